@@ -1,0 +1,214 @@
+"""Finds the files behind what a caller gives: files, folders, zip archives, a DICOMDIR.
+
+Archives are unpacked under names of our own, so that no name in them can lead anywhere else; one
+that tries, or that would fill the machine, is refused as a whole.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+import weakref
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import pydicom
+from pydicom.uid import MediaStorageDirectoryStorage
+
+from medvlm.dicom.decode import header_value, typed_errors
+from medvlm.errors import (
+    InputError,
+    InputNotFound,
+    NotDicom,
+    TooDeep,
+    TooLarge,
+    Undecodable,
+    UnsafeArchive,
+)
+
+MAX_FOLDER_DEPTH = 32
+MAX_ARCHIVE_DEPTH = 3  # an archive in an archive in an archive
+MAX_MEMBERS = 100_000
+MAX_UNPACKED_BYTES = 16 << 30
+# Deflate reaches about 1000 to 1; medical images about 3 to 1, blank ones more.
+MAX_RATIO = 100
+RATIO_MATTERS_FROM_BYTES = 32 << 20
+
+
+class Unpacked:
+    """A folder with an archive's files; removed once nothing refers to this object any more."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="medvlm-"))
+        self._remove = weakref.finalize(self, shutil.rmtree, self.folder, True)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file to read: where it lies, and the name shown to people.
+
+    `keep` holds the folder of an unpacked archive alive.
+    """
+
+    path: Path
+    name: str
+    keep: tuple[Unpacked, ...] = field(default=(), repr=False, compare=False)
+
+
+def find_files(given: Path) -> Iterator[Found | InputError]:
+    """Every file behind one path, in a stable order; errors name the file and are yielded.
+
+    An archive and an explicitly given DICOMDIR stand for the files in them.
+    """
+    name = printable(str(given))
+    try:
+        mode = given.stat().st_mode
+    except (OSError, ValueError):
+        yield InputNotFound("There is no such file or folder.", file=name)
+        return
+    if stat.S_ISDIR(mode):
+        yield from _folder(given, name, 0)
+    elif stat.S_ISREG(mode) and is_dicomdir(given):
+        yield from _dicomdir(given, name)
+    else:
+        yield from _file(Found(given, name), 0)
+
+
+def printable(name: str) -> str:
+    """The name with control characters and broken encoding made visible, fit for a terminal."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in name)
+
+
+def is_dicomdir(path: Path) -> bool:
+    """Whether the file is the index of a DICOM disc."""
+    try:
+        with typed_errors(None), path.open("rb") as stream:
+            if stream.read(132)[128:] != b"DICM":
+                return False
+            meta = pydicom.filereader.read_file_meta_info(path)
+            return header_value(meta, "MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
+    except InputError:
+        return False
+
+
+def _folder(folder: Path, name: str, depth: int) -> Iterator[Found | InputError]:
+    if depth > MAX_FOLDER_DEPTH:
+        yield TooDeep(f"Folders are nested more than {MAX_FOLDER_DEPTH} deep.", file=name)
+        return
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError:
+        yield InputNotFound("The folder cannot be read.", file=name)
+        return
+    for entry in entries:
+        entry_name = f"{name.rstrip('/')}/{printable(entry.name)}"
+        if entry.is_dir(follow_symlinks=False):
+            yield from _folder(Path(entry.path), entry_name, depth + 1)
+        elif entry.is_dir():
+            continue  # a link to a folder may lead in circles; the folder itself is not an input
+        else:
+            yield from _file(Found(Path(entry.path), entry_name), 0)
+
+
+def _file(found: Found, archives: int) -> Iterator[Found | InputError]:
+    try:
+        if not stat.S_ISREG(found.path.stat().st_mode):
+            raise NotDicom("This is not a regular file.", file=found.name)
+        with found.path.open("rb") as stream:
+            is_archive = stream.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+    except InputError as error:
+        yield error
+        return
+    except OSError:
+        yield InputNotFound("The file cannot be read.", file=found.name)
+        return
+    if not is_archive:
+        yield found
+    elif archives >= MAX_ARCHIVE_DEPTH:
+        yield TooDeep(f"Archives are nested more than {MAX_ARCHIVE_DEPTH} deep.", file=found.name)
+    else:
+        yield from _archive(found, archives + 1)
+
+
+def _archive(found: Found, depth: int) -> Iterator[Found | InputError]:
+    unpacked = Unpacked()
+    keep = (*found.keep, unpacked)
+    try:
+        with zipfile.ZipFile(found.path) as archive:
+            members = [member for member in archive.infolist() if not member.is_dir()]
+            _refuse_unsafe(members, unpacked.folder, found)
+            for number, member in enumerate(members):
+                # Flat, with names of our own.
+                target = unpacked.folder / f"{number:06d}"
+                name = f"{found.name}/{printable(member.filename)}"
+                try:
+                    with archive.open(member) as source, target.open("wb") as sink:
+                        shutil.copyfileobj(source, sink, 1 << 20)
+                except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):
+                    target.unlink(missing_ok=True)
+                    yield Undecodable("It cannot be unpacked from its archive.", file=name)
+                    continue
+                yield from _file(Found(target, name, keep), depth)
+    except UnsafeArchive as error:
+        yield error
+    except TooLarge as error:
+        yield error
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError):
+        yield Undecodable("The zip archive is damaged.", file=found.name)
+
+
+def _refuse_unsafe(members: list[zipfile.ZipInfo], folder: Path, found: Found) -> None:
+    """Judge an archive by its table of contents, before anything is unpacked.
+
+    Raises:
+        UnsafeArchive, TooLarge.
+    """
+    for member in members:
+        path = PurePosixPath(member.filename.replace("\\", "/"))
+        if path.is_absolute() or ".." in path.parts or path.parts[:1] and ":" in path.parts[0]:
+            raise UnsafeArchive("The archive names files outside itself.", file=found.name)
+        if stat.S_ISLNK(member.external_attr >> 16):
+            raise UnsafeArchive("The archive holds links.", file=found.name)
+    if len(members) > MAX_MEMBERS:
+        raise UnsafeArchive(f"The archive holds more than {MAX_MEMBERS} files.", file=found.name)
+    total = sum(member.file_size for member in members)
+    packed = max(found.path.stat().st_size, 1)
+    if total > RATIO_MATTERS_FROM_BYTES and total / packed > MAX_RATIO:
+        raise UnsafeArchive(
+            "The archive unpacks to far more than images do (a zip bomb).", file=found.name
+        )
+    if total > MAX_UNPACKED_BYTES or total > shutil.disk_usage(folder).free * 0.9:
+        raise TooLarge(
+            f"The archive unpacks to {total / 2**30:.1f} GiB.",
+            file=found.name,
+            remedy="Unpack it yourself and give the folder.",
+        )
+
+
+def _dicomdir(path: Path, name: str) -> Iterator[Found | InputError]:
+    """The files that a DICOMDIR lists, none of them outside its folder."""
+    root = path.parent.resolve()
+    try:
+        with typed_errors(name):
+            records = list(pydicom.dcmread(path).get("DirectoryRecordSequence") or [])
+    except InputError as error:
+        yield error
+        return
+    for record in records:
+        parts = header_value(record, "ReferencedFileID")
+        if parts is None:
+            continue
+        parts = [parts] if isinstance(parts, str) else [str(part) for part in parts]
+        shown = f"{printable(str(path.parent))}/{printable('/'.join(parts))}"
+        target = root.joinpath(*parts)
+        if not target.resolve().is_relative_to(root):
+            yield UnsafeArchive("The DICOMDIR lists a file outside its folder.", file=shown)
+        elif not target.is_file():
+            yield InputNotFound("The DICOMDIR lists this file, but it is not there.", file=shown)
+        else:
+            yield from _file(Found(target, shown), 0)

@@ -1,0 +1,75 @@
+"""The draft as a page that people read."""
+
+from __future__ import annotations
+
+import re
+
+from medvlm.records import Draft, Finding, Reason, Region
+
+_NOTICE = (
+    "**Preliminary, written by a machine. For research only; "
+    "not for diagnosis until a radiologist has checked and signed it.**"
+)
+
+
+def to_markdown(draft: Draft, title: str) -> str:
+    """``draft`` in Markdown under ``title``; texts are escaped, so that none can change the page."""
+    study = draft.study
+    facts = [study.modality, study.body_part, study.view]
+    parts = [f"# {_escape(title)}", _NOTICE]
+    if any(facts):
+        parts.append("Study: " + ", ".join(_escape(fact) for fact in facts if fact))
+    parts += _input_check(draft)
+    if draft.input_check.accepted:
+        parts += ["## Impression", _escape(draft.impression) or "None.", "## Findings"]
+        parts += [_findings(draft.findings)] if draft.findings else ["None."]
+    if draft.withheld:
+        parts.append("## Withheld")
+        parts.append(
+            "\n".join(
+                f"- {_escape(item.text)} ({item.probability:.0%}): {_escape(item.reason)}"
+                for item in draft.withheld
+            )
+        )
+    model = draft.model
+    about = f"Model {_escape(model.name)} {_escape(model.version)}, weights {model.weights_sha256[:12]}"
+    seconds = ", ".join(f"{_escape(name)} {took:.2f} s" for name, took in draft.timings_s.items())
+    parts += ["---", f"{about}; {seconds}." if seconds else f"{about}."]
+    return "\n\n".join(parts) + "\n"
+
+
+def _input_check(draft: Draft) -> list[str]:
+    check = draft.input_check
+    parts = []
+    if not check.accepted:
+        parts += ["## No draft", "The study was refused:", _reasons(check.reasons)]
+    refused = [image for image in check.images if not image.accepted]
+    if check.accepted and refused:
+        parts.append(f"{len(refused)} of {len(check.images)} images were left out:")
+        parts.append("\n".join(_reasons(image.reasons) for image in refused))
+    return parts
+
+
+def _reasons(reasons: list[Reason]) -> str:
+    return "\n".join(f"- {_escape(reason.message)} ({_escape(reason.code)})" for reason in reasons)
+
+
+def _findings(findings: list[Finding]) -> str:
+    rows = ["| Finding | Probability | Evidence | Regions (x, y, width, height in pixels) |"]
+    rows.append("|---|---|---|---|")
+    for finding in findings:
+        evidence = finding.evidence.status if finding.evidence else "not measured"
+        regions = "; ".join(_region(region) for region in finding.regions) or "-"
+        rows.append(
+            f"| {_escape(finding.text)} | {finding.probability:.0%} | {evidence} | {regions} |"
+        )
+    return "\n".join(rows)
+
+
+def _region(region: Region) -> str:
+    return f"{region.x:.0f}, {region.y:.0f}, {region.width:.0f}, {region.height:.0f}"
+
+
+def _escape(text: str) -> str:
+    one_line = " ".join(text.split())
+    return re.sub(r"([\\`*_\[\]<>#|~&!])", r"\\\1", one_line)

@@ -1,0 +1,108 @@
+"""The picture of a draft: the film with its regions drawn on it, and a legend below."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from medvlm.records import Region
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart, without the black.
+_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2")
+_SMALLEST_SIDE = 640  # a smaller film is enlarged, so that its labels can be read
+_Box = tuple[float, float, float, float]  # left, top, right, bottom in picture pixels
+_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+def draw_overlay(
+    pixels: NDArray[np.floating], regions: Sequence[tuple[str, Region]]
+) -> Image.Image:
+    """Draw labelled regions on a film.
+
+    ``pixels`` is [H, W] in 0..1; each region comes with its label, in the source pixels of that film.
+    Returns an RGB picture: the film at the top left (enlarged by a whole factor if its longer side is
+    under 640 pixels), the legend below it. One colour per label; the same label has the same colour.
+
+    Raises ValueError if ``pixels`` is not a two-dimensional array with something in it.
+    """
+    if pixels.ndim != 2 or pixels.size == 0:
+        raise ValueError(f"pixels must be [H, W] and not empty, got shape {pixels.shape}")
+    scale = max(1, -(-_SMALLEST_SIDE // max(pixels.shape)))
+    grey = np.rint(np.clip(np.nan_to_num(pixels), 0, 1) * 255).astype(np.uint8)
+    film = Image.fromarray(np.kron(grey, np.ones((scale, scale), np.uint8))).convert("RGB")
+
+    labels = list(dict.fromkeys(label for label, _ in regions))
+    colours = {label: _COLOURS[i % len(_COLOURS)] for i, label in enumerate(labels)}
+    longer = max(film.size)
+    font = ImageFont.load_default(size=max(14, longer // 50))
+    line = max(2, longer // 350)
+
+    draw = ImageDraw.Draw(film)
+    for label, region in regions:
+        left, top = region.x * scale, region.y * scale
+        right, bottom = left + region.width * scale, top + region.height * scale
+        draw.rectangle((left, top, right - 1, bottom - 1), outline=colours[label], width=line)
+        if region.polygon:
+            outline = [(x * scale, y * scale) for x, y in region.polygon]
+            draw.line([*outline, outline[0]], fill=colours[label], width=line)
+    # The labels come last, so that no box crosses them.
+    taken: list[_Box] = []
+    for label, region in regions:
+        taken.append(_draw_label(draw, film.size, label, region, scale, colours[label], font, taken))
+    return _with_legend(film, colours, font)
+
+
+def _draw_label(
+    draw: ImageDraw.ImageDraw,
+    size: tuple[int, int],
+    label: str,
+    region: Region,
+    scale: int,
+    colour: str,
+    font: _Font,
+    taken: list[_Box],
+) -> _Box:
+    """Write ``label`` above the region, or where there is room for it; returns where it stands."""
+    _, _, width, height = draw.textbbox((0, 0), label, font=font)
+    pad = max(2.0, height / 6)
+    width, height = width + 2 * pad, height + 2 * pad
+    left = min(max(0.0, region.x * scale), max(0.0, size[0] - width))
+    top = min(max(0.0, region.y * scale - height), max(0.0, size[1] - height))
+    box = (left, top, left + width, top + height)
+    while any(_overlap(box, other) for other in taken) and box[3] + height <= size[1]:
+        box = (left, box[1] + height, left + width, box[3] + height)
+    draw.rectangle(box, fill=colour)
+    draw.text((box[0] + pad, box[1] + pad), label, fill="black", font=font)
+    return box
+
+
+def _overlap(a: _Box, b: _Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _with_legend(film: Image.Image, colours: dict[str, str], font: _Font) -> Image.Image:
+    if not colours:
+        return film
+    measure = ImageDraw.Draw(film)
+    height = measure.textbbox((0, 0), "Ag", font=font)[3]
+    row, gap = round(height * 1.6), height
+    # Place the entries in rows no wider than the film.
+    entries: list[tuple[str, float, float]] = []
+    x, y = float(gap), gap / 2
+    for label in colours:
+        width = 2 * gap + measure.textlength(label, font=font)
+        if entries and x + width > film.width:
+            x, y = float(gap), y + row
+        entries.append((label, x, y))
+        x += width + gap
+    picture = Image.new("RGB", (film.width, round(film.height + y + row)), "black")
+    picture.paste(film)
+    draw = ImageDraw.Draw(picture)
+    for label, x, y in entries:
+        top = film.height + y
+        draw.rectangle((x, top, x + height, top + height), fill=colours[label])
+        draw.text((x + 1.6 * gap, top), label, fill="white", font=font)
+    return picture

@@ -1,0 +1,1 @@
+"""The model: encoder, heads, connector, language model, checkpoint. Tensors only."""

@@ -1,0 +1,54 @@
+"""Encoder and heads in one module: all that one look at an image yields."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from medvlm.config import EncoderConfig
+from medvlm.findings import FINDINGS
+from medvlm.model.encoder import Encoder, Features
+from medvlm.model.heads import ATTRIBUTES, DenseHead, FindingClassifier
+
+
+class Look(NamedTuple):
+    """What the vision model saw in B images.
+
+    `findings` [B, F] and `attributes` [B, len(ATTRIBUTES)] are logits; `maps` [B, F, size/16,
+    size/16] the findings' score maps; `dense` [B, 3, size/8, size/8] logits of `DENSE_MAPS`.
+    """
+
+    features: Features
+    findings: Tensor
+    maps: Tensor
+    attributes: Tensor
+    dense: Tensor
+
+
+class VisionModel(nn.Module):
+    """Encoder, finding classifier, attribute head and dense head."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        channels = self.encoder.channels
+        self.classifier = FindingClassifier(channels, len(FINDINGS))
+        self.attributes = nn.Linear(channels[2], len(ATTRIBUTES))
+        self.dense = DenseHead(channels, config.dense_width)
+
+    def forward(self, images: Tensor) -> Look:
+        """`images` [B, 1, size, size] in 0..1, letterboxed; any size divisible by 32."""
+        return self.read(self.encoder(images))
+
+    def read(self, features: Features) -> Look:
+        """The heads alone, over features computed before."""
+        findings, maps = self.classifier(features)
+        return Look(
+            features=features,
+            findings=findings,
+            maps=maps,
+            attributes=self.attributes(features.coarse.mean(dim=(2, 3))),
+            dense=self.dense(features),
+        )

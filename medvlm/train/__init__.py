@@ -1,0 +1,1 @@
+"""Training: encoder pretraining, alignment in two stages, release of a checkpoint."""

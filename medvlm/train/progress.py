@@ -1,0 +1,46 @@
+"""What a training run leaves behind: a log line per epoch, and a state to go on from."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+class Log:
+    """JSON lines in `log.jsonl`, echoed to the terminal."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / "log.jsonl"
+        self.start = time.monotonic()
+
+    def write(self, **figures: Any) -> None:
+        row = {
+            name: round(value, 4) if isinstance(value, float) else value
+            for name, value in figures.items()
+        }
+        row["seconds"] = round(time.monotonic() - self.start)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        print("  ".join(f"{name} {value}" for name, value in row.items()), flush=True)
+
+
+def save_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Writes by rename: a run that is stopped while saving keeps its last state."""
+    partial = path.with_suffix(".partial")
+    torch.save(dict(state), partial)
+    os.replace(partial, path)
+
+
+def load_state(path: Path) -> dict[str, Any] | None:
+    """The state of an interrupted run, or None."""
+    if not path.exists():
+        return None
+    state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    return state
