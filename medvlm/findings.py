@@ -1,7 +1,7 @@
-"""The findings that medvlm speaks of: names, phrases, synonyms, definitions, and where a text names them.
+"""The findings that medvlm speaks of: names, wordings, definitions, mentions in a text.
 
-Names are those of the NIH ChestX-ray14 labels, in their usual order, so that column ``i`` of a label or
-probability array ``[N, F]`` is ``FINDINGS[i]``.
+Names are those of the NIH ChestX-ray14 labels, in their usual order, so that column ``i`` of a
+label or probability array ``[N, F]`` is ``FINDINGS[i]``.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ FINDINGS: tuple[str, ...] = (*NIH_FINDINGS, "Lung_Opacity")
 class Entry:
     """What the lexicon knows of one finding.
 
-    ``phrase`` is the one wording used with the language model; ``synonyms`` are further wordings people
-    use (singular; plurals are understood). ``localisable``: whether a box around it means something.
+    ``phrase`` is the one wording used with the language model; ``synonyms`` are further wordings
+    people use (singular; plurals are understood). ``localisable``: whether a box around it means
+    something.
     """
 
     name: str
@@ -118,7 +119,7 @@ _ENTRIES = (
         "Emphysema",
         "emphysema",
         ("emphysematous change", "bullous disease"),
-        "Lung tissue is destroyed and its air spaces are too wide, so that it looks dark and overfilled.",
+        "Lung tissue is destroyed and its air spaces are too wide: it looks dark and overfilled.",
         localisable=False,
     ),
     Entry(
@@ -170,8 +171,8 @@ class Mention:
 def find_mentions(text: str) -> list[Mention]:
     """Where ``text`` names findings, in reading order.
 
-    Whole words only, upper and lower case alike, singular and plural; where wordings overlap the longest
-    wins ("pneumonic infiltrate" is pneumonia, not infiltration).
+    Whole words only, upper and lower case alike, singular and plural; where wordings overlap the
+    longest wins ("pneumonic infiltrate" is pneumonia, not infiltration).
     """
     finding_of, pattern = _matcher()
     return [

@@ -1,8 +1,8 @@
 """The files that medvlm writes about a study: ``draft.json`` and the answer to a question.
 
-Other programs rely on these fields (``schemas/draft.schema.json``). Unknown fields are refused, numbers are
-finite. Coordinates are source pixels: x to the right (columns), y down (rows), the origin at the top-left
-corner of the top-left pixel.
+Other programs rely on these fields (``schemas/draft.schema.json``). Unknown fields are refused,
+numbers are finite. Coordinates are source pixels: x to the right (columns), y down (rows), the
+origin at the top-left corner of the top-left pixel.
 """
 
 from __future__ import annotations
@@ -54,12 +54,13 @@ class Region(_Record):
     width: Annotated[float, Field(gt=0)]
     height: Annotated[float, Field(gt=0)]
     polygon: Annotated[
-        list[tuple[float, float]] | None, Field(default=None, exclude_if=lambda value: value is None)
+        list[tuple[float, float]] | None,
+        Field(default=None, exclude_if=lambda value: value is None),
     ]
 
 
 class Evidence(_Record):
-    """The probability of a finding as the image is, with its region erased, blank, and on another image."""
+    """The finding's probability on the image, with its region erased, blank, on another image."""
 
     status: Literal["supported", "weak", "unsupported"]
     p_image: Probability
@@ -69,7 +70,7 @@ class Evidence(_Record):
 
 
 class Finding(_Record):
-    """One sentence of the draft. ``probability``: that the finding is present, whatever the polarity."""
+    """One sentence. ``probability``: that the finding is present, whatever the polarity."""
 
     text: str
     finding: str
@@ -132,7 +133,7 @@ class Draft(_Record):
 
 
 class Answer(_Record):
-    """An answer to a question about an image; it carries the gate's word, which does not block it."""
+    """An answer to a question; the gate's word goes with it and does not block it."""
 
     question: str
     answer: str

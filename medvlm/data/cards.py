@@ -47,7 +47,9 @@ def parse_card(path: Path) -> DataCard:
     head, front, text = _split(content)
     if head.strip() or not front.strip():
         raise DataCardError(
-            "has no front matter", file=str(path), remedy="Begin the card with YAML between two '---'."
+            "has no front matter",
+            file=str(path),
+            remedy="Begin the card with YAML between two '---'.",
         )
     try:
         fields = yaml.safe_load(front)

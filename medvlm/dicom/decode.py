@@ -13,14 +13,13 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.errors import InvalidDicomError
-from pydicom.pixels import pixel_array
-from pydicom.pixels.utils import get_expected_length
+from pydicom.pixels.utils import get_expected_length, iter_pixels, pixel_array
 from pydicom.uid import (
+    UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
-    UID,
 )
 
 from medvlm.errors import (
@@ -111,19 +110,32 @@ def decode_frame(ds: Dataset, frame: int = 0, *, file: str | None = None) -> np.
         NoPixels, TruncatedPixels, TooLarge, Undecodable.
     """
     check_pixels(ds, file=file)
-    with typed_errors(file), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with typed_errors(file):
         return pixel_array(ds, index=frame)
+
+
+def decode_every_frame(ds: Dataset, *, file: str | None = None) -> None:
+    """Decode all frames, one at a time, and keep none: only the errors matter.
+
+    Raises:
+        as `decode_frame`.
+    """
+    check_pixels(ds, file=file)
+    with typed_errors(file):
+        for _ in iter_pixels(ds):
+            pass
 
 
 @contextmanager
 def typed_errors(file: str | None) -> Iterator[None]:
     """Turn whatever a parser or decoder throws at hostile bytes into one of our errors.
 
-    The original message is left out on purpose: it may quote header values.
+    The original message is left out on purpose, and so are warnings: they may quote header values.
     """
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     except InputError:
         raise
     except RecursionError as error:

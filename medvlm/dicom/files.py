@@ -38,6 +38,8 @@ MAX_UNPACKED_BYTES = 16 << 30
 # Deflate reaches about 1000 to 1; medical images about 3 to 1, blank ones more.
 MAX_RATIO = 100
 RATIO_MATTERS_FROM_BYTES = 32 << 20
+# Damaged, of an unknown compression, or encrypted.
+_CANNOT_UNPACK = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 
 
 class Unpacked:
@@ -120,14 +122,15 @@ def _file(found: Found, archives: int) -> Iterator[Found | InputError]:
         if not stat.S_ISREG(found.path.stat().st_mode):
             raise NotDicom("This is not a regular file.", file=found.name)
         with found.path.open("rb") as stream:
-            is_archive = stream.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+            head = stream.read(132)
     except InputError as error:
         yield error
         return
     except OSError:
         yield InputNotFound("The file cannot be read.", file=found.name)
         return
-    if not is_archive:
+    # The preamble of a DICOM file may hold anything, a zip signature too.
+    if not head.startswith((b"PK\x03\x04", b"PK\x05\x06")) or head.endswith(b"DICM"):
         yield found
     elif archives >= MAX_ARCHIVE_DEPTH:
         yield TooDeep(f"Archives are nested more than {MAX_ARCHIVE_DEPTH} deep.", file=found.name)
@@ -149,14 +152,12 @@ def _archive(found: Found, depth: int) -> Iterator[Found | InputError]:
                 try:
                     with archive.open(member) as source, target.open("wb") as sink:
                         shutil.copyfileobj(source, sink, 1 << 20)
-                except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):
+                except _CANNOT_UNPACK:
                     target.unlink(missing_ok=True)
                     yield Undecodable("It cannot be unpacked from its archive.", file=name)
                     continue
                 yield from _file(Found(target, name, keep), depth)
-    except UnsafeArchive as error:
-        yield error
-    except TooLarge as error:
+    except (UnsafeArchive, TooLarge) as error:
         yield error
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError):
         yield Undecodable("The zip archive is damaged.", file=found.name)
@@ -170,7 +171,7 @@ def _refuse_unsafe(members: list[zipfile.ZipInfo], folder: Path, found: Found) -
     """
     for member in members:
         path = PurePosixPath(member.filename.replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts or path.parts[:1] and ":" in path.parts[0]:
+        if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
             raise UnsafeArchive("The archive names files outside itself.", file=found.name)
         if stat.S_ISLNK(member.external_attr >> 16):
             raise UnsafeArchive("The archive holds links.", file=found.name)

@@ -1,1 +1,1 @@
-"""From an image to a draft: sentences, their meaning, the checks on them and the files people read."""
+"""From an image to a draft: sentences, what they mean, and the files people read."""

@@ -13,7 +13,7 @@ _NOTICE = (
 
 
 def to_markdown(draft: Draft, title: str) -> str:
-    """``draft`` in Markdown under ``title``; texts are escaped, so that none can change the page."""
+    """``draft`` in Markdown under ``title``; texts are escaped, so none can change the page."""
     study = draft.study
     facts = [study.modality, study.body_part, study.view]
     parts = [f"# {_escape(title)}", _NOTICE]
@@ -32,7 +32,9 @@ def to_markdown(draft: Draft, title: str) -> str:
             )
         )
     model = draft.model
-    about = f"Model {_escape(model.name)} {_escape(model.version)}, weights {model.weights_sha256[:12]}"
+    about = (
+        f"Model {_escape(model.name)} {_escape(model.version)}, weights {model.weights_sha256[:12]}"
+    )
     seconds = ", ".join(f"{_escape(name)} {took:.2f} s" for name, took in draft.timings_s.items())
     parts += ["---", f"{about}; {seconds}." if seconds else f"{about}."]
     return "\n\n".join(parts) + "\n"

@@ -22,9 +22,10 @@ def draw_overlay(
 ) -> Image.Image:
     """Draw labelled regions on a film.
 
-    ``pixels`` is [H, W] in 0..1; each region comes with its label, in the source pixels of that film.
-    Returns an RGB picture: the film at the top left (enlarged by a whole factor if its longer side is
-    under 640 pixels), the legend below it. One colour per label; the same label has the same colour.
+    ``pixels`` is [H, W] in 0..1; each region comes with its label, in the source pixels of that
+    film. Returns an RGB picture: the film at the top left (enlarged by a whole factor if its longer
+    side is under 640 pixels), the legend below it. One colour per label; the same label has the
+    same colour.
 
     Raises ValueError if ``pixels`` is not a two-dimensional array with something in it.
     """
@@ -51,7 +52,9 @@ def draw_overlay(
     # The labels come last, so that no box crosses them.
     taken: list[_Box] = []
     for label, region in regions:
-        taken.append(_draw_label(draw, film.size, label, region, scale, colours[label], font, taken))
+        taken.append(
+            _draw_label(draw, film.size, label, region, scale, colours[label], font, taken)
+        )
     return _with_legend(film, colours, font)
 
 

@@ -1,7 +1,8 @@
 """What a radiology sentence says: which finding, whether it is there, and where.
 
-Rules over the lexicon, no model, so the same text always means the same. A trigger word ("no", "possible",
-"cannot be excluded") reaches the findings named after it, or before it, in the same clause.
+Rules over the lexicon, no model, so the same text always means the same. A trigger word ("no",
+"possible", "cannot be excluded") reaches the findings named after it, or before it, in the same
+clause.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ class Statement:
 def parse_sentence(text: str) -> list[Statement]:
     """The statements of ``text`` (one sentence or several) in reading order; none: an empty list.
 
-    In "left lower zone opacity, suspicious for pneumonia" the opacity is how the pneumonia looks, so the
-    text makes one statement, about pneumonia.
+    In "left lower zone opacity, suspicious for pneumonia" the opacity is how the pneumonia looks,
+    so the text makes one statement, about pneumonia.
     """
     clauses = (clause for clause in _CLAUSE_END.split(text) if clause.strip())
     return [statement for clause in clauses for statement in _parse_clause(clause)]
@@ -49,8 +50,9 @@ def contradictions(
 ) -> list[str]:
     """How ``text`` differs from what it should say, in words; empty if it does not.
 
-    A difference is: the finding is not mentioned or has another polarity; a side or zone is named that is
-    not the given one (leaving it out is none); another finding is called present or uncertain.
+    A difference is: the finding is not mentioned or has another polarity; a side or zone is named
+    that is not the given one (leaving it out is none); another finding is called present or
+    uncertain.
     """
     expected = location or Location()
     statements = parse_sentence(text)
@@ -72,9 +74,9 @@ def contradictions(
     return differences
 
 
-# ---- the rules ------------------------------------------------------------------------------------------
+# ---- the rules ----
 
-# "1.5 cm" does not end a sentence; "but" and "there is" begin a clause that earlier triggers do not reach.
+# "1.5 cm" does not end a sentence; "but" and "there is" begin a clause with triggers of its own.
 _CLAUSE_END = re.compile(
     r"[.;:!?](?=\s|$)|\n"
     r"|,?\s+\b(?:but|however|although|though|whereas|while|except for|apart from|aside from)\b"
@@ -84,38 +86,70 @@ _CLAUSE_END = re.compile(
 )
 
 _IS = r"(?:is|are|was|were|has been|have been|appears?|remains?)"
-_SEEN = r"(?:seen|identified|present|visible|visuali[sz]ed|demonstrated|noted|evident|apparent|detected|found)"
+_SEEN = (
+    r"(?:seen|identified|present|visible|visuali[sz]ed|demonstrated|noted|evident|apparent"
+    r"|detected|found)"
+)
 
-# (polarity, whether it reaches the findings after it, wording). An earlier rule wins at the same place.
+# (polarity, whether it reaches the findings after it, wording). The first that fits wins.
 _TRIGGERS: tuple[tuple[Polarity, bool, str], ...] = (
     ("uncertain", False, rf"{_IS} not (?:entirely |completely )?(?:excluded|ruled out)"),
-    ("uncertain", False, r"(?:cannot|can not|could not|can't) be (?:\w+ly )?(?:excluded|ruled out)"),
+    (
+        "uncertain",
+        False,
+        r"(?:cannot|can not|could not|can't) be (?:\w+ly )?(?:excluded|ruled out)",
+    ),
     ("uncertain", False, r"not excluded"),
     ("uncertain", False, rf"(?:may|might|could) be {_SEEN}"),
-    ("uncertain", False, rf"{_IS} (?:possibl[ey]|probabl[ey]|likely|suspected|questionable|considered)(?: {_SEEN})?"),
+    (
+        "uncertain",
+        False,
+        rf"{_IS} (?:possibl[ey]|probabl[ey]|likely|suspected|questionable|considered)(?: {_SEEN})?",
+    ),
     ("uncertain", True, r"(?:cannot|can not|could not|can't|not) (?:\w+ly )?(?:exclude|rule out)"),
     ("uncertain", True, r"(?:may|might|could) (?:represent|reflect|be|indicate)"),
-    ("uncertain", True, r"(?:suspicious|concerning|questionable) (?:for|of)|concern for|suspicion of"),
+    (
+        "uncertain",
+        True,
+        r"(?:suspicious|concerning|questionable) (?:for|of)|concern for|suspicion of",
+    ),
     ("uncertain", True, r"(?<!to )suggest\w*"),
-    ("uncertain", True, r"possib(?:le|ly|ility of)|probabl[ey]|likely|suspected|questionable|equivocal"),
+    (
+        "uncertain",
+        True,
+        r"possib(?:le|ly|ility of)|probabl[ey]|likely|suspected|questionable|equivocal",
+    ),
     ("absent", False, rf"{_IS} (?:not|no longer) (?:\w+ly )?{_SEEN}"),
     ("absent", False, rf"(?:cannot|can not|could not|can't) be {_SEEN}"),
-    ("absent", False, rf"{_IS} (?:absent|excluded|ruled out|resolved)|(?:has|have) (?:resolved|cleared)"),
+    (
+        "absent",
+        False,
+        rf"{_IS} (?:absent|excluded|ruled out|resolved)|(?:has|have) (?:resolved|cleared)",
+    ),
     # No change in a thing, or not only the thing: it is there.
-    ("present", True, r"(?:no|without) (?:\w+ )?(?:change|increase|decrease|improvement) (?:in|of)|not only"),
+    (
+        "present",
+        True,
+        r"(?:no|without) (?:\w+ )?(?:change|increase|decrease|improvement) (?:in|of)|not only",
+    ),
     ("absent", True, r"no (?:\w+ )?(?:evidence|signs?|indication|suggestion) (?:of|for)"),
     ("absent", True, r"no|not|without|negative for|absence of|free of|neither|nor|denies"),
     ("present", False, rf"{_IS} {_SEEN}"),
     ("present", True, r"(?:consistent|compatible|in keeping) with|representing|reflecting"),
 )
 _TRIGGER = re.compile(
-    "|".join(rf"(?P<t{i}>\b(?:{wording})\b)" for i, (_, _, wording) in enumerate(_TRIGGERS)), re.IGNORECASE
+    "|".join(rf"(?P<t{i}>\b(?:{wording})\b)" for i, (_, _, wording) in enumerate(_TRIGGERS)),
+    re.IGNORECASE,
 )
 
 # Wordings for the normal and for a verb between the words, which a list of synonyms cannot hold.
 _HEART = r"\b(?:heart|cardiac silhouette|cardiomediastinal silhouette)(?: size)?"
 _WHOLE: tuple[tuple[str, Polarity, str], ...] = (
-    ("Cardiomegaly", "absent", rf"{_HEART} {_IS} (?:not (?:\w+ly )?enlarged|(?:\w+ )?normal)"),
+    (
+        "Cardiomegaly",
+        "absent",
+        rf"{_HEART} {_IS} (?:not (?:\w+ly )?enlarged|(?:\w+ )?normal|within normal limits)",
+    ),
     ("Cardiomegaly", "absent", r"\bnormal (?:heart|cardiac) size|\b(?:heart|cardiac) size normal"),
     ("Cardiomegaly", "present", rf"{_HEART} {_IS} (?:\w+ly )?enlarged"),
 )
@@ -123,12 +157,18 @@ _WHOLE: tuple[tuple[str, Polarity, str], ...] = (
 # How a finding looks, then what it is: "opacity, suspicious for", "density consistent with".
 _LOOKS_LIKE = re.compile(
     r"[\s,]*(?:(?:which|that) )?(?:(?:is|are) )?(?:(?:may|might|could) (?:represent|reflect|be)"
-    r"|(?:suspicious|concerning) for|suggestive of|suggesting|(?:consistent|compatible|in keeping) with"
-    r"|representing|reflecting)\s+(?:an? )?",
+    r"|(?:suspicious|concerning) for|suggestive of|suggesting"
+    r"|(?:consistent|compatible|in keeping) with|representing|reflecting)\s+(?:an? )?",
     re.IGNORECASE,
 )
 
-_SIDES: dict[str, Side] = {"right": "right", "left": "left", "bilateral": "both", "bilaterally": "both", "both": "both"}
+_SIDES: dict[str, Side] = {
+    "right": "right",
+    "left": "left",
+    "bilateral": "both",
+    "bilaterally": "both",
+    "both": "both",
+}
 _ZONES: dict[str, Zone] = {
     "upper": "upper", "apical": "upper", "apex": "upper", "apices": "upper",
     "mid": "mid", "middle": "mid",
@@ -140,7 +180,9 @@ _PLACE = re.compile(
     rf"\b(?P<word>{'|'.join(sorted({*_SIDES, *_ZONES}, key=len, reverse=True))})\b(?!\s+limits?\b)",
     re.IGNORECASE,
 )
-_SAME_PLACE = re.compile(r"(?:[\s,-]|\band\b|\bthe\b|\blungs?\b|\bsided?\b|\bzones?\b|\blobes?\b)*", re.IGNORECASE)
+_SAME_PLACE = re.compile(
+    r"(?:[\s,-]|\band\b|\bthe\b|\blungs?\b|\bsided?\b|\bzones?\b|\blobes?\b)*", re.IGNORECASE
+)
 
 
 class _Named(NamedTuple):
@@ -157,7 +199,7 @@ def _parse_clause(clause: str) -> list[Statement]:
         Statement(item.finding, item.polarity or _polarity(clause, item), place)
         for item, place in zip(named, places, strict=True)
     ]
-    # An opacity that only says how the next finding looks gives it its place and makes no statement.
+    # An opacity that says how the next finding looks gives it its place, and is no statement.
     kept: list[Statement] = []
     appearance: Location | None = None
     for i, statement in enumerate(statements):
@@ -194,16 +236,18 @@ def _polarity(clause: str, item: _Named) -> Polarity:
     for match in _TRIGGER.finditer(clause):
         polarity, forwards, _ = _TRIGGERS[int((match.lastgroup or "t0")[1:])]
         if match.end() <= item.start:
-            before = polarity if forwards else None  # a trigger that looks back closes the scope before it
+            before = (
+                polarity if forwards else None
+            )  # a trigger that looks back closes the scope before it
         elif match.start() >= item.end:
             if forwards or (polarity == "present" and before):
-                break  # it belongs to the next finding, or "possible effusion is seen" stays possible
+                break  # of the next finding; or "possible effusion is seen": still possible
             return polarity
     return before or "present"
 
 
 def _places(clause: str, named: list[_Named]) -> list[Location | None]:
-    """The place of each finding: words before it, and words after it that a preposition ties to it."""
+    """The place of each finding: words before it, or after it and tied by a preposition."""
     sides: list[set[Side]] = [set() for _ in named]
     zones: list[set[Zone]] = [set() for _ in named]
     tied_until = -1  # end of a place that a preposition opened: "in the [left lower] zone"
@@ -213,7 +257,7 @@ def _places(clause: str, named: list[_Named]) -> list[Location | None]:
         later = [i for i, item in enumerate(named) if item.start >= start]
         goes_on = tied_until >= 0 and _SAME_PLACE.fullmatch(clause, tied_until, start) is not None
         if goes_on and later and " and " in clause[tied_until:start].lower():
-            # "in the left lower zone and right [pleural effusion]": that place begins a new finding.
+            # "in the left lower zone and right [pleural effusion]": "right" is the effusion's.
             rest = _PLACE.sub("", clause[match.end() : named[later[0]].start])
             goes_on = not _SAME_PLACE.fullmatch(rest)
         tied = bool(match["preposition"]) or word == "bilaterally" or goes_on

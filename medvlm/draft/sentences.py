@@ -10,9 +10,10 @@ from medvlm.records import Finding
 
 __all__ = ["Location", "Polarity", "impression", "sentence", "variants"]
 
-# {noun}: the finding with its place before it ("left lower zone nodule"); {a_noun}: the same with an article;
-# {phrase} and {where}: the finding, and its place after it ("nodule", " in the left lower zone");
-# {place}: the place alone before a noun ("left lower zone "); {is}: is, or are for a plural.
+# {noun}: the finding with its place before it ("left lower zone nodule"); {a_noun}: the same with
+# an article; {phrase} and {where}: the finding, and its place after it ("nodule", " in the left
+# lower zone"); {place}: the place alone before a noun ("left lower zone "); {is}: is, or are for a
+# plural.
 _WORDINGS: dict[Polarity, tuple[str, ...]] = {
     "present": (
         "{noun}.",
@@ -53,7 +54,9 @@ def variants(finding: str, polarity: Polarity) -> int:
     return len(_wordings(finding, polarity))
 
 
-def sentence(finding: str, polarity: Polarity, location: Location | None = None, variant: int = 0) -> str:
+def sentence(
+    finding: str, polarity: Polarity, location: Location | None = None, variant: int = 0
+) -> str:
     """One sentence for a finding of the lexicon, e.g. "Left lower zone nodule."
 
     ``variant`` chooses the wording, modulo :func:`variants`. Reading it with
@@ -66,7 +69,9 @@ def sentence(finding: str, polarity: Polarity, location: Location | None = None,
     plural = location is not None and location.side == "both" and finding in _PLURALS
     phrase = _PLURALS[finding] if plural else PHRASES[finding]
     noun = place + phrase
-    article = ("an " if noun[0] in "aeiou" else "a ") if finding in _COUNTABLE and not plural else ""
+    article = (
+        ("an " if noun[0] in "aeiou" else "a ") if finding in _COUNTABLE and not plural else ""
+    )
     text = wordings[variant % len(wordings)].format_map(
         {
             "noun": noun,
@@ -81,7 +86,7 @@ def sentence(finding: str, polarity: Polarity, location: Location | None = None,
 
 
 def impression(findings: Sequence[Finding]) -> str:
-    """The draft in one or two sentences: what is present, then what is possible, the most probable first."""
+    """What is present, then what is possible, each with the most probable first."""
     present = _named(findings, "present")
     uncertain = _named(findings, "uncertain")
     if not present and not uncertain:
@@ -105,7 +110,9 @@ def _named(findings: Sequence[Finding], polarity: Polarity) -> str:
 
 
 def _wordings(finding: str, polarity: Polarity) -> tuple[str, ...]:
-    as_opacity = (_AS_OPACITY[polarity],) if finding in _OPACITIES and polarity in _AS_OPACITY else ()
+    as_opacity = (
+        (_AS_OPACITY[polarity],) if finding in _OPACITIES and polarity in _AS_OPACITY else ()
+    )
     return _WORDINGS[polarity] + as_opacity
 
 

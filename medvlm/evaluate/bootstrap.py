@@ -1,4 +1,4 @@
-"""Intervals by resampling whole patients, since two films of one patient are not two observations."""
+"""Intervals by resampling whole patients, since films of one patient are not independent."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def replicates(
 ) -> NDArray[np.float64]:
     """``statistic`` of ``n`` resamples: [n], or [n, K] where it returns K numbers.
 
-    ``groups`` [N] says which patient (or image) each row belongs to. A resample draws as many groups as
-    there are, with replacement, and ``statistic`` gets the row numbers of all of them.
+    ``groups`` [N] says which patient (or image) each row belongs to. A resample draws as many
+    groups as there are, with replacement, and ``statistic`` gets the row numbers of all of them.
 
     Raises ValueError if ``groups`` is empty or not one-dimensional.
     """
@@ -34,7 +34,7 @@ def replicates(
 
 
 def percentiles(values: NDArray[np.float64]) -> tuple[float, float]:
-    """The 2.5th and 97.5th percentile of ``values`` [n]; NaN is left out, (nan, nan) if nothing is left."""
+    """The 2.5th and 97.5th percentile of ``values`` [n] without NaN; (nan, nan) if none is left."""
     known = values[~np.isnan(values)]
     if known.size == 0:
         return float("nan"), float("nan")

@@ -1,7 +1,8 @@
 """Scores of boxes against radiologists' boxes, and the best that fixed boxes can do.
 
-A box is ``(x, y, width, height)``, origin at the top-left corner, in any unit that is the same for the boxes
-of one film (pixels or fractions of its sides): intersection over union does not depend on it.
+A box is ``(x, y, width, height)``, origin at the top-left corner, in any unit that is the same for
+the boxes of one film (pixels or fractions of its sides): intersection over union does not depend on
+it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from medvlm.evaluate.bootstrap import Rows, replicates, with_interval
+from medvlm.evaluate.bootstrap import replicates, with_interval
 
 Box = tuple[float, float, float, float]
 Floats = NDArray[np.float64]
@@ -37,7 +38,7 @@ def iou(a: ArrayLike, b: ArrayLike) -> Floats:
 def pointing_game(
     predicted: Sequence[Sequence[ScoredBox]], truth: Sequence[Sequence[Box]]
 ) -> float:
-    """The share of films with a true box where the centre of the box with the highest score is in one.
+    """Of the films with a true box, the share where the best-scored box has its centre in one.
 
     A film without a predicted box is a miss. NaN if no film has a true box.
     """
@@ -47,12 +48,12 @@ def pointing_game(
 def mean_best_iou(
     predicted: Sequence[Sequence[ScoredBox]], truth: Sequence[Sequence[Box]]
 ) -> float:
-    """The mean, over the true boxes, of the best IoU that a predicted box of the film has with it."""
+    """The mean, over the true boxes, of the best IoU of a predicted box of the film."""
     return float(_score(_match(predicted, truth))[1])
 
 
 def map50(predicted: Sequence[Sequence[ScoredBox]], truth: Sequence[Sequence[Box]]) -> float:
-    """COCO's average precision at IoU 0.5 for one class; boxes on films without a true box count as false.
+    """COCO's average precision at IoU 0.5 of one class, false boxes on empty films included.
 
     NaN if there is no true box at all.
     """
@@ -87,12 +88,12 @@ def grounding_scores(
 
 
 def best_constant_boxes(films: Sequence[Sequence[Box]], count: int = 3) -> list[ScoredBox]:
-    """Up to ``count`` fixed boxes that do best on the training ``films``, given in fractions of the film.
+    """Up to ``count`` fixed boxes that do best on the training ``films`` (fractions of the film).
 
-    Boxes are added one by one, each the one that raises :func:`mean_best_iou` most, tried from the true
-    boxes and then moved and stretched in small steps. The score of a box is the share of films with a box
-    where its centre is in one, so the first is the best place to point at. The baseline that a model must
-    beat: it says the same for every film. No true box: an empty list.
+    Boxes are added one by one, each the one that raises :func:`mean_best_iou` most, tried from the
+    true boxes and then moved and stretched in small steps. The score of a box is the share of films
+    with a box where its centre is in one, so the first is the best place to point at. The baseline
+    that a model must beat: it says the same for every film. No true box: an empty list.
     """
     marked = [_boxes(film) for film in films if len(film)]
     if not marked:
@@ -126,9 +127,7 @@ class _Film(NamedTuple):
     pointed: bool
 
 
-def _match(
-    predicted: Sequence[Sequence[ScoredBox]], truth: Sequence[Sequence[Box]]
-) -> list[_Film]:
+def _match(predicted: Sequence[Sequence[ScoredBox]], truth: Sequence[Sequence[Box]]) -> list[_Film]:
     if len(predicted) != len(truth):
         raise ValueError(f"{len(predicted)} films predicted, {len(truth)} with a truth")
     films = []

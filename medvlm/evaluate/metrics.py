@@ -1,7 +1,8 @@
 """Scores of probabilities, of the findings a text names, and of short answers.
 
-N films, F findings. Truth is 0, 1 or NaN (unknown, left out); probabilities are 0..1; ``groups`` [N] are
-patients. Every interval is a 95 % bootstrap interval by group. A score that is undefined is None.
+N films, F findings. Truth is 0, 1 or NaN (unknown, left out); probabilities are 0..1; ``groups``
+[N] are patients. Every interval is a 95 % bootstrap interval by group. A score that is undefined is
+None.
 """
 
 from __future__ import annotations
@@ -42,12 +43,17 @@ def auroc(y: ArrayLike, p: ArrayLike) -> float:
 
 
 def auroc_table(
-    y: ArrayLike, p: ArrayLike, names: Sequence[str], groups: ArrayLike, n: int = 1000, seed: int = 0
+    y: ArrayLike,
+    p: ArrayLike,
+    names: Sequence[str],
+    groups: ArrayLike,
+    n: int = 1000,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """The ``classification`` part of the evaluation JSON, from ``y`` and ``p`` [N, F].
 
-    ``macro_auroc`` is the mean over the findings with at least 10 positives, ``macro_auroc_all`` over
-    every finding that has an AUROC.
+    ``macro_auroc`` is the mean over the findings with at least 10 positives, ``macro_auroc_all``
+    over every finding that has an AUROC.
     """
     truth, score = _pair(y, p)
     if truth.ndim != 2 or truth.shape[1] != len(names):
@@ -80,8 +86,9 @@ def calibration(
     """The ``calibration`` part of the evaluation JSON, from ``y`` and ``p`` [N] or [N, F].
 
     All known (film, finding) pairs are pooled. ``ece``: 15 bins of equal width. ``brier_skill``:
-    1 - Brier score / that of always saying the finding's prevalence in these films. ``risk_coverage``: the
-    share of wrong yes/no decisions (at 0.5) among the most confident ``coverage`` of the pairs.
+    1 - Brier score / that of always saying the finding's prevalence in these films.
+    ``risk_coverage``: the share of wrong yes/no decisions (at 0.5) among the most confident
+    ``coverage`` of the pairs.
     """
     truth, score = _pair(y, p)
     truth, score = truth.reshape(len(truth), -1), score.reshape(len(score), -1)
@@ -107,7 +114,7 @@ def calibration(
 
 
 def expected_calibration_error(y: ArrayLike, p: ArrayLike, bins: int = _ECE_BINS) -> float:
-    """Mean distance of probability and frequency over bins of equal width, by the bins' share of [N]."""
+    """Mean gap between probability and frequency over bins of equal width, weighted by size."""
     truth, score = _pair(y, p)
     which = np.minimum((score * bins).astype(int), bins - 1)
     gaps = np.bincount(which, weights=score - truth, minlength=bins)
@@ -115,7 +122,7 @@ def expected_calibration_error(y: ArrayLike, p: ArrayLike, bins: int = _ECE_BINS
 
 
 def risk_coverage(y: ArrayLike, p: ArrayLike) -> list[dict[str, float]]:
-    """Error rate at 0.5 among the most confident 10, 20 .. 100 % of [N] (ties in the order given)."""
+    """Error rate at 0.5 among the most confident 10, 20 .. 100 % of [N]; ties as they come."""
     truth, score = _pair(y, p)
     if truth.size == 0:
         return []
@@ -131,7 +138,7 @@ def risk_coverage(y: ArrayLike, p: ArrayLike) -> list[dict[str, float]]:
 def finding_f1(
     truth: ArrayLike, said: ArrayLike, groups: ArrayLike | None = None, n: int = 1000, seed: int = 0
 ) -> dict[str, Any]:
-    """``precision``, ``recall`` and ``f1`` over all (film, finding) pairs of two boolean arrays [N, F].
+    """``precision``, ``recall`` and ``f1`` over all pairs (film, finding) of boolean [N, F].
 
     With ``groups`` each has its interval too. ``precision`` is None where nothing is said.
     """
@@ -160,13 +167,13 @@ def finding_f1(
 
 
 def normalise_answer(text: str) -> str:
-    """Lower case, without punctuation, articles and spare spaces, so that answers can be compared."""
+    """Lower case, without punctuation, articles and spare spaces, for comparison."""
     words = re.sub(r"[^\w\s]|_", " ", text.lower()).split()
     return " ".join(word for word in words if word not in {"a", "an", "the"})
 
 
 def token_f1(a: str, b: str) -> float:
-    """F1 of the words that two answers share, after :func:`normalise_answer`; 1 if both are empty."""
+    """F1 of the words two answers share, after :func:`normalise_answer`; 1 if both are empty."""
     words_a, words_b = normalise_answer(a).split(), normalise_answer(b).split()
     if not words_a or not words_b:
         return float(words_a == words_b)

@@ -7,14 +7,14 @@ photometric interpretation. Where a file brings no window, a robust range of its
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from pydicom.dataset import Dataset
-from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi
+from pydicom.multival import MultiValue
+from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi
 
 from medvlm.dicom.decode import decode_frame, header_value, typed_errors
 from medvlm.errors import Undecodable
@@ -102,8 +102,10 @@ def _padding(stored: np.ndarray, ds: Dataset) -> NDArray[np.bool_]:
     if first is None or not np.issubdtype(stored.dtype, np.integer):
         return np.zeros(stored.shape, dtype=bool)
     limit = header_value(ds, "PixelPaddingRangeLimit")
-    bounds = [_as_stored(value, stored.dtype) for value in (first, first if limit is None else limit)]
-    return cast(NDArray[np.bool_], (stored >= min(bounds)) & (stored <= max(bounds)))
+    bounds = [
+        _as_stored(first if value is None else value, stored.dtype) for value in (first, limit)
+    ]
+    return (stored >= min(bounds)) & (stored <= max(bounds))
 
 
 def _as_stored(value: int, dtype: np.dtype) -> int:
@@ -114,7 +116,7 @@ def _as_stored(value: int, dtype: np.dtype) -> int:
 
 
 def _voi(values: np.ndarray, padding: NDArray[np.bool_], ds: Dataset) -> NDArray[np.float64]:
-    """Values of interest to 0..1: the first VOI LUT, else the first window, else the robust range."""
+    """Values of interest to 0..1: the first VOI LUT, else first window, else the robust range."""
     tables = header_value(ds, "VOILUTSequence")
     if tables:
         bits = int(tables[0].LUTDescriptor[2])
@@ -157,9 +159,9 @@ def _robust_range(
     return np.clip(np.nan_to_num((values - low) / (high - low)), 0.0, 1.0)
 
 
-def _first(value: float | Sequence[float] | None) -> float | None:
-    """The first of one or several numbers, None where it is not finite."""
+def _first(value: Any) -> float | None:
+    """The first of one or several numbers; None where there is none, or it is not finite."""
     if value is None:
         return None
-    number = float(value[0] if isinstance(value, Sequence) and not isinstance(value, str) else value)  # type: ignore[arg-type]
+    number = float(value[0] if isinstance(value, MultiValue) else value)
     return number if np.isfinite(number) else None

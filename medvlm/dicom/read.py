@@ -1,0 +1,323 @@
+"""Reads what the caller gives into instances (usable images) and refusals (with the reason).
+
+One broken file never harms the others: what cannot be read is listed as refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import math
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from pydicom.dataset import Dataset
+from pydicom.uid import MediaStorageDirectoryStorage
+
+from medvlm.dicom.decode import (
+    MAX_FILE_BYTES,
+    MAX_FRAME_PIXELS,
+    check_pixels,
+    decode_every_frame,
+    header_value,
+    looks_like_dicom,
+    parse,
+    typed_errors,
+)
+from medvlm.dicom.files import Found, Unpacked, find_files
+from medvlm.errors import (
+    InputError,
+    InputNotFound,
+    NoPixels,
+    NotDicom,
+    TooLarge,
+    TruncatedPixels,
+)
+
+Progress = Callable[[int, int], None]  # (files done, files in all)
+
+_PICTURES = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG"}
+_EXIF_ORIENTATION, _EXIF_SIDEWAYS = 0x0112, range(5, 9)
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One image file (DICOM, PNG or JPEG) and what its header says.
+
+    Attributes:
+        path: where the bytes lie now (inside a temporary folder for a file from an archive).
+        file: the name shown to people: the path as the caller gave it.
+        patient_key: a pseudonym, 12 hexadecimal digits; None where the file names no patient.
+        rows, columns: size in pixels; of a picture, after its EXIF orientation is applied.
+        pixel_spacing_mm: (between rows, between columns).
+        position_mm: patient coordinates (x, y, z) of the centre of the top-left pixel.
+        orientation: direction cosines of a row, then of a column (6 numbers).
+    All header facts are None for a picture, and where the file does not say them.
+    """
+
+    path: Path
+    file: str
+    sha256: str
+    is_dicom: bool
+    rows: int
+    columns: int
+    frames: int = 1
+    sop_instance_uid: str | None = None
+    study_instance_uid: str | None = None
+    series_instance_uid: str | None = None
+    patient_key: str | None = None
+    modality: str | None = None
+    body_part: str | None = None
+    view_position: str | None = None
+    photometric: str | None = None
+    pixel_spacing_mm: tuple[float, float] | None = None
+    instance_number: int | None = None
+    image_type: tuple[str, ...] = ()
+    position_mm: tuple[float, ...] | None = None
+    orientation: tuple[float, ...] | None = None
+    keep: tuple[Unpacked, ...] = field(default=(), repr=False, compare=False)
+
+    def open(self) -> Dataset | Image.Image:
+        """The data set, or the picture with its pixels loaded.
+
+        Raises:
+            InputError: the file is gone or has changed for the worse since it was read.
+        """
+        if self.is_dicom:
+            return parse(_read_bytes(self.path, self.file), file=self.file)
+        return _open_picture(self.path, self.file, load=True)
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A file that gave no image, and why.
+
+    `index` marks a DICOMDIR found among the files it lists: it counts as a file that was given,
+    not as a failure.
+    """
+
+    file: str
+    code: str
+    message: str
+    remedy: str | None = None
+    index: bool = False
+
+    @classmethod
+    def because(cls, error: InputError, file: str) -> Refused:
+        """A refusal that carries the error's words."""
+        return cls(error.file or file, error.code, error.message, error.remedy)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Everything found behind the inputs: each file is an instance or refused."""
+
+    instances: list[Instance]
+    refused: list[Refused]
+
+    @property
+    def failed(self) -> list[Refused]:
+        """The refusals that count as failures: all but the indices."""
+        return [refused for refused in self.refused if not refused.index]
+
+
+def read_inputs(
+    paths: Sequence[Path | str] | Path | str,
+    progress: Progress | None = None,
+    *,
+    decode: bool = False,
+) -> Reading:
+    """Read files, folders (with their subfolders), zip archives and DICOMDIRs.
+
+    A file reached twice is read once. Nothing raises because of a bad file.
+
+    Args:
+        paths: what the caller gave.
+        progress: called with (files done, files in all) after each file.
+        decode: also decode every frame once, and refuse what does not decode.
+    """
+    given = [paths] if isinstance(paths, Path | str) else paths
+    found, refused = _find_once(Path(path) for path in given)
+    instances: list[Instance] = []
+    for number, item in enumerate(found, start=1):
+        try:
+            instance = read_instance(item)
+            if decode:
+                _decode_all(instance)
+            instances.append(instance)
+        except _IndexOnly as error:
+            refused.append(Refused(item.name, error.code, error.message, index=True))
+        except InputError as error:
+            refused.append(Refused.because(error, item.name))
+        if progress:
+            progress(number, len(found))
+    return Reading(instances, refused)
+
+
+def read_instance(found: Found | Path) -> Instance:
+    """Read one DICOM file or picture; decodes nothing.
+
+    Raises:
+        InputNotFound, NotDicom, NoPixels, TruncatedPixels, TooLarge, TooDeep, Undecodable.
+    """
+    if isinstance(found, Path):
+        found = Found(found, str(found))
+    data = _read_bytes(found.path, found.name)
+    if not data:
+        raise NotDicom("The file is empty.", file=found.name)
+    digest = hashlib.sha256(data).hexdigest()
+    if any(data.startswith(magic) for magic in _PICTURES):
+        picture = _open_picture(found.path, found.name)
+        sideways = picture.getexif().get(_EXIF_ORIENTATION) in _EXIF_SIDEWAYS
+        columns, rows = picture.size[::-1] if sideways else picture.size
+        picture.close()
+        return Instance(found.path, found.name, digest, False, rows, columns, keep=found.keep)
+    if not looks_like_dicom(data[:132]):
+        raise NotDicom(
+            "This is neither DICOM nor a PNG or JPEG picture.",
+            file=found.name,
+            remedy="Give DICOM files, PNG, JPEG, folders or zip archives of them.",
+        )
+    ds = parse(data, file=found.name)
+    if ds.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
+        raise _IndexOnly("An index of other files (DICOMDIR); those beside it are read directly.")
+    check_pixels(ds, file=found.name)
+    return _dicom_instance(ds, found, digest)
+
+
+def patient_pseudonym(patient_id: str | None, issuer: str | None = None) -> str | None:
+    """12 hexadecimal digits that stand for the patient; None for an empty ID.
+
+    Keyed with `MEDVLM_PSEUDONYM_KEY`. Without it the key is a public constant, so that names of
+    folders stay the same between runs; whoever can guess an ID could then check the guess.
+    """
+    identity = (patient_id or "").strip()
+    if not identity:
+        return None
+    key = os.environ.get("MEDVLM_PSEUDONYM_KEY") or "medvlm"
+    text = f"{(issuer or '').strip()}\0{identity}"
+    return hmac.new(key.encode(), text.encode("utf-8", "replace"), "sha256").hexdigest()[:12]
+
+
+class _IndexOnly(NoPixels):
+    """A DICOMDIR reached as one file among others."""
+
+
+def _find_once(paths: Iterable[Path]) -> tuple[list[Found], list[Refused]]:
+    found: dict[Path, Found] = {}
+    refused: dict[Refused, None] = {}
+    for path in paths:
+        for item in find_files(path):
+            if isinstance(item, InputError):
+                refused[Refused.because(item, str(path))] = None
+            else:
+                found.setdefault(item.path.resolve(), item)
+    return list(found.values()), list(refused)
+
+
+def _read_bytes(path: Path, file: str) -> bytes:
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise TooLarge(f"The file is larger than {MAX_FILE_BYTES >> 30} GiB.", file=file)
+        return path.read_bytes()
+    except OSError as error:
+        raise InputNotFound("The file cannot be read.", file=file) from error
+
+
+def _open_picture(path: Path, file: str, *, load: bool = False) -> Image.Image:
+    try:
+        with typed_errors(file):
+            picture = Image.open(path, formats=list(_PICTURES.values()))
+            if picture.width * picture.height > MAX_FRAME_PIXELS:
+                raise Image.DecompressionBombError
+            if load:
+                picture.load()
+            return picture
+    except InputError as error:
+        cause = error.__cause__
+        if isinstance(cause, Image.DecompressionBombError):
+            raise TooLarge("The picture has too many pixels.", file=file) from cause
+        if isinstance(cause, OSError | SyntaxError) and "truncated" in str(cause):
+            raise TruncatedPixels("The picture ends too early.", file=file) from cause
+        raise
+
+
+def _decode_all(instance: Instance) -> None:
+    opened = instance.open()
+    if isinstance(opened, Image.Image):
+        opened.close()
+        return
+    decode_every_frame(opened, file=instance.file)
+
+
+def _dicom_instance(ds: Dataset, found: Found, digest: str) -> Instance:
+    spacing = _spacing(ds)
+    return Instance(
+        path=found.path,
+        file=found.name,
+        sha256=digest,
+        is_dicom=True,
+        rows=int(ds.Rows),
+        columns=int(ds.Columns),
+        frames=_integer(ds, "NumberOfFrames") or 1,
+        sop_instance_uid=_text(ds, "SOPInstanceUID"),
+        study_instance_uid=_text(ds, "StudyInstanceUID"),
+        series_instance_uid=_text(ds, "SeriesInstanceUID"),
+        patient_key=patient_pseudonym(_text(ds, "PatientID"), _text(ds, "IssuerOfPatientID")),
+        modality=_text(ds, "Modality"),
+        body_part=_text(ds, "BodyPartExamined") or _meaning(ds, "AnatomicRegionSequence"),
+        view_position=_text(ds, "ViewPosition") or _meaning(ds, "ViewCodeSequence"),
+        photometric=_text(ds, "PhotometricInterpretation"),
+        pixel_spacing_mm=(spacing[0], spacing[1]) if spacing else None,
+        instance_number=_integer(ds, "InstanceNumber"),
+        image_type=tuple(str(part) for part in header_value(ds, "ImageType") or ()),
+        position_mm=_numbers(ds, "ImagePositionPatient", 3),
+        orientation=_numbers(ds, "ImageOrientationPatient", 6),
+        keep=found.keep,
+    )
+
+
+def _text(ds: Dataset, keyword: str) -> str | None:
+    value = header_value(ds, keyword)
+    return str(value).strip("\0 ") or None if value is not None else None
+
+
+def _integer(ds: Dataset, keyword: str) -> int | None:
+    try:
+        return int(header_value(ds, keyword))
+    except (TypeError, ValueError):
+        return None
+
+
+def _numbers(ds: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
+    """`count` finite numbers, or None."""
+    try:
+        numbers = tuple(float(number) for number in header_value(ds, keyword))
+    except (TypeError, ValueError):
+        return None
+    return numbers if len(numbers) == count and all(map(math.isfinite, numbers)) else None
+
+
+def _spacing(ds: Dataset) -> tuple[float, ...] | None:
+    """(row, column) in mm; for a projection without a calibration, at the detector."""
+    measures: Any = ds
+    for keyword in ("SharedFunctionalGroupsSequence", "PixelMeasuresSequence"):
+        items = header_value(measures, keyword)
+        measures = items[0] if items else Dataset()
+    spacing = (
+        _numbers(ds, "PixelSpacing", 2)
+        or _numbers(measures, "PixelSpacing", 2)
+        or _numbers(ds, "ImagerPixelSpacing", 2)
+    )
+    return spacing if spacing and min(spacing) > 0 else None
+
+
+def _meaning(ds: Dataset, keyword: str) -> str | None:
+    """The words of the first code in a code sequence, in capitals."""
+    items = header_value(ds, keyword)
+    meaning = _text(items[0], "CodeMeaning") if items else None
+    return meaning.upper()[:64] if meaning else None

@@ -1,0 +1,105 @@
+"""From maps to boxes: lungs, opacities, the place of a finding.
+
+All boxes are in grid pixels, all maps probabilities of cells [rows, columns] over the whole grid.
+The patient's right lies on the left of a frontal film.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from medvlm.draft.parse import Location
+from medvlm.image.geometry import Box
+
+MOST_BOXES = 3
+LUNG_FROM = 0.5
+SMALLEST_SHARE = 0.004
+"""A box covers at least this share of the grid; below it is grain."""
+
+LungSide = Literal["right", "left"]
+
+
+class ScoredBox(NamedTuple):
+    """A box and how sure the map is of it, 0..1."""
+
+    box: Box
+    score: float
+
+
+def lung_masks(dense: np.ndarray) -> dict[LungSide, np.ndarray]:
+    """The largest connected part of each lung, bool [H, W], from `dense` [3, H, W]."""
+    right, left = dense[0], dense[1]
+    # A cell belongs to one lung only: the likelier one.
+    sides: dict[LungSide, np.ndarray] = {"right": right >= left, "left": left > right}
+    maps: dict[LungSide, np.ndarray] = {"right": right, "left": left}
+    return {side: _largest((maps[side] > LUNG_FROM) & sides[side]) for side in sides}
+
+
+def lung_boxes(dense: np.ndarray, size: int) -> dict[LungSide, Box]:
+    """The lungs' boxes; a lung that was not found is left out."""
+    masks = lung_masks(dense)
+    return {side: _box_of(mask, size) for side, mask in masks.items() if mask.any()}
+
+
+def map_boxes(heat: np.ndarray, threshold: float, size: int) -> list[ScoredBox]:
+    """Boxes around the connected parts of `heat` over `threshold`, the surest first, at most 3."""
+    parts, count = ndimage.label(heat >= threshold)
+    found = []
+    for part in range(1, count + 1):
+        mask = parts == part
+        if mask.mean() >= SMALLEST_SHARE:
+            found.append(ScoredBox(_box_of(mask, size), float(heat[mask].max())))
+    return sorted(found, key=lambda item: -item.score)[:MOST_BOXES]
+
+
+def peak_boxes(scores: np.ndarray, size: int, share: float = 0.6) -> list[ScoredBox]:
+    """Boxes where a finding's score map (logits) comes near its own peak."""
+    low, high = float(np.median(scores)), float(scores.max())
+    if high <= low:
+        return []
+    heat = np.clip((scores - low) / (high - low), 0, 1)
+    return map_boxes(heat, share, size)
+
+
+def place_of(boxes: list[Box], lungs: Mapping[LungSide, Box]) -> Location | None:
+    """Side and zone of `boxes` relative to the lungs; None without boxes or without both lungs.
+
+    A zone is a third of the lung's height; boxes in several zones have none in common.
+    """
+    if not boxes or len(lungs) < 2:
+        return None
+    sides, zones = set(), set()
+    middle = (lungs["right"].right + lungs["left"].x) / 2
+    for box in boxes:
+        x, y = box.centre
+        side: LungSide = "right" if x < middle else "left"
+        sides.add(side)
+        lung = lungs[side]
+        share = (y - lung.y) / max(lung.height, 1e-6)
+        zones.add("upper" if share < 1 / 3 else "mid" if share < 2 / 3 else "lower")
+    return Location(
+        side="both" if len(sides) > 1 else sides.pop(),
+        zone=zones.pop() if len(zones) == 1 else None,
+    )
+
+
+def _largest(mask: np.ndarray) -> np.ndarray:
+    parts, count = ndimage.label(mask)
+    if count < 2:
+        return mask
+    return np.asarray(parts == 1 + np.argmax(np.bincount(parts.ravel())[1:]))
+
+
+def _box_of(mask: np.ndarray, size: int) -> Box:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    cell_y, cell_x = size / mask.shape[0], size / mask.shape[1]
+    return Box.from_corners(
+        columns[0] * cell_x,
+        rows[0] * cell_y,
+        (columns[-1] + 1) * cell_x,
+        (rows[-1] + 1) * cell_y,
+    )

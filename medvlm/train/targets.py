@@ -1,0 +1,172 @@
+"""What a film can be asked, made from its labels, boxes and masks.
+
+Many short, image-dependent questions on each film, drawn anew in every epoch: a language model that
+is taught with a few free questions learns the questions and not the images.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from medvlm.data.cache import film_transform
+from medvlm.data.sets import Film, Question
+from medvlm.draft.locate import place_of
+from medvlm.draft.parse import Location, Polarity
+from medvlm.draft.sentences import sentence
+from medvlm.draft.wording import (
+    DESCRIBE_QUESTION,
+    NORMAL_QUESTION,
+    REGION_PLACE_QUESTION,
+    REGION_QUESTION,
+    SEX_QUESTION,
+    VIEW_QUESTION,
+    checklist_question,
+    findings_in_words,
+    place_words,
+    sentence_request,
+    where_question,
+)
+from medvlm.findings import FINDINGS, PHRASES
+from medvlm.image.geometry import Box
+from medvlm.model.heads import ATTRIBUTES
+from medvlm.model.language import Turn
+
+CHECKS = 6
+PRESENCE = ("Is there {}?", "Is there evidence of {}?", "Is {} present?", "Does this film show {}?")
+
+
+@dataclass(frozen=True)
+class Asker:
+    """Draws turns for films; `questions` are the training questions by image name."""
+
+    questions: Mapping[str, Sequence[Question]]
+    size: int
+
+    @classmethod
+    def build(cls, questions: Sequence[Question], size: int) -> Asker:
+        grouped = defaultdict(list)
+        for question in questions:
+            if not question.validation:
+                grouped[question.image.name].append(question)
+        return cls(dict(grouped), size)
+
+    def turns(
+        self,
+        film: Film,
+        lungs: Mapping[str, Box],
+        plain: bool,
+        random: np.random.Generator,
+    ) -> list[Turn]:
+        """One epoch's turns for one film. Boxes hold in the plain view only."""
+        known = np.flatnonzero(~np.isnan(film.findings))
+        if film.image.name in self.questions:
+            return self._free(film.image.name, random)
+        turns = self._checks(film, known, random)
+        turns.append(self._attribute(film, random))
+        turns.append(self._presence(film, known, random))
+        turns.append(self._sentence(film, known, random))
+        if plain:
+            turns += self._places(film, lungs, random)
+        return turns
+
+    def _free(self, image: str, random: np.random.Generator) -> list[Turn]:
+        own = self.questions[image]
+        chosen = random.permutation(len(own))[: CHECKS + 2]
+        return [Turn(own[i].question, answer_words(own[i].answer)) for i in chosen]
+
+    def _checks(self, film: Film, known: np.ndarray, random: np.random.Generator) -> list[Turn]:
+        positive = [i for i in known if film.findings[i] == 1]
+        negative = random.permutation([i for i in known if film.findings[i] == 0])
+        chosen = [*positive[:CHECKS], *negative[: max(2, CHECKS - len(positive))]]
+        return [
+            Turn(checklist_question(FINDINGS[int(i)]), _yes(film.findings[int(i)])) for i in chosen
+        ]
+
+    def _attribute(self, film: Film, random: np.random.Generator) -> Turn:
+        options = [(NORMAL_QUESTION, float(film.normal))]
+        for name, question in (("ap_view", VIEW_QUESTION), ("male", SEX_QUESTION)):
+            value = film.attributes[ATTRIBUTES.index(name)]
+            if not np.isnan(value):
+                options.append((question, float(value)))
+        question, value = options[random.integers(len(options))]
+        return Turn(question, _yes(value))
+
+    def _presence(self, film: Film, known: np.ndarray, random: np.random.Generator) -> Turn:
+        positive = [i for i in known if film.findings[i] == 1]
+        if len(known) > 1 and random.random() < 0.25:
+            said = {FINDINGS[int(i)]: film.findings[i] == 1 for i in known}
+            return Turn(DESCRIBE_QUESTION, findings_in_words(said))
+        pool = positive if positive and random.random() < 0.5 else known
+        i = int(random.choice(pool))
+        wording = PRESENCE[random.integers(len(PRESENCE))]
+        return Turn(wording.format(PHRASES[FINDINGS[i]]), _yes(film.findings[i]))
+
+    def _sentence(self, film: Film, known: np.ndarray, random: np.random.Generator) -> Turn:
+        """What to say is given in the request, so it need not be true of the film."""
+        finding = FINDINGS[int(random.integers(len(FINDINGS)))]
+        polarity: Polarity = ("present", "absent", "uncertain")[random.integers(3)]
+        location = None
+        if polarity != "absent" and random.random() < 0.7:
+            location = Location(
+                side=(None, "right", "left", "both")[random.integers(4)],
+                zone=(None, "upper", "mid", "lower")[random.integers(4)],
+            )
+            if location.side is None:
+                location = None
+        # The wording follows from finding and polarity, so that the answer can be learned.
+        variant = FINDINGS.index(finding)
+        return Turn(
+            sentence_request(finding, polarity, location),
+            sentence(finding, polarity, location, variant),
+        )
+
+    def _places(
+        self, film: Film, lungs: Mapping[str, Box], random: np.random.Generator
+    ) -> list[Turn]:
+        turns = []
+        if len(lungs) == 2:
+            side = ("right", "left")[random.integers(2)]
+            lung = lungs[side]
+            third = int(random.integers(3))
+            box = Box(lung.x, lung.y + third * lung.height / 3, lung.width, lung.height / 3)
+            words = place_words(Location(side, ("upper", "mid", "lower")[third]))  # type: ignore[arg-type]
+            turns.append(Turn(REGION_PLACE_QUESTION, words, corners(box)))
+        if film.boxes:
+            transform = film_transform(film, self.size)
+            finding, fractions = film.boxes[random.integers(len(film.boxes))]
+            to_grid = [
+                transform.to_grid(
+                    Box.from_fractions(*own, transform.source_width, transform.source_height)
+                )
+                for name, own in film.boxes
+                if name == finding
+            ]
+            box = transform.to_grid(
+                Box.from_fractions(*fractions, transform.source_width, transform.source_height)
+            )
+            if finding in PHRASES:
+                turns.append(Turn(REGION_QUESTION, PHRASES[finding], corners(box)))
+                if words := place_words(place_of(to_grid, lungs)):  # type: ignore[arg-type]
+                    turns.append(Turn(where_question(finding), words))
+        elif film.normal and len(lungs) == 2:
+            side = ("right", "left")[random.integers(2)]
+            turns.append(Turn(REGION_QUESTION, "no finding", corners(lungs[side])))
+        return turns
+
+
+def answer_words(answer: str) -> str:
+    """An answer as it is taught and compared: lower case, without its full stop."""
+    return answer.strip().rstrip(".").lower()
+
+
+def corners(box: Box) -> tuple[float, float, float, float]:
+    """(left, top, right, bottom) of a box."""
+    return box.x, box.y, box.right, box.bottom
+
+
+def _yes(value: float) -> str:
+    return "yes" if value == 1 else "no"

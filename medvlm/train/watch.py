@@ -1,0 +1,92 @@
+"""What is watched while aligning: does the language model see the image, or only the question?
+
+Every figure stands beside the same figure over another film's image. Nothing is selected by them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import nn
+
+from medvlm.data.sets import Question
+from medvlm.draft.wording import checklist_question
+from medvlm.findings import NIH_FINDINGS
+from medvlm.model.language import Turn
+from medvlm.model.vlm import VisionLanguageModel
+from medvlm.train.features import FeatureStore
+from medvlm.train.films import FilmStore
+
+
+@torch.no_grad()
+def watch(
+    model: VisionLanguageModel,
+    probe: nn.Linear,
+    features: FeatureStore,
+    store: FilmStore,
+    films: np.ndarray,
+    questions: Sequence[Question],
+) -> dict[str, float]:
+    """Macro AUROC of the probe and of the model's own yes/no; accuracy on closed questions.
+
+    Without `questions` the language model is not asked at all.
+    """
+    figures: dict[str, float] = {}
+    device = next(model.parameters()).device
+    if len(films):
+        truth = store.findings[films, : len(NIH_FINDINGS)].numpy()
+        said, seen = [], []
+        for film in films:
+            part = np.array([film])
+            sight = model.sight(features.batch(part, np.zeros(1, dtype=int), device))
+            said.append(probe(sight.tokens.mean(dim=1))[0, : len(NIH_FINDINGS)].float().cpu())
+            if questions:
+                turns = [Turn(checklist_question(name)) for name in NIH_FINDINGS]
+                seen.append(model.margins(sight, turns).cpu())
+        figures["probe"] = macro_auroc(truth, torch.stack(said).numpy())
+        if questions:
+            margins = torch.stack(seen).numpy()
+            figures["checklist"] = macro_auroc(truth, margins)
+            figures["checklist_swapped"] = macro_auroc(truth, np.roll(margins, 1, axis=0))
+    if questions:
+        own, other = _closed(model, features, store, questions, device)
+        figures["closed"], figures["closed_swapped"] = own, other
+    return figures
+
+
+def macro_auroc(truth: np.ndarray, scores: np.ndarray) -> float:
+    """Mean AUROC over the columns with at least 3 positives and a negative; NaN if there is none."""
+    columns = [i for i in range(truth.shape[1]) if 3 <= truth[:, i].sum() < len(truth)]
+    if not columns:
+        return float("nan")
+    return float(np.mean([roc_auc_score(truth[:, i], scores[:, i]) for i in columns]))
+
+
+def _closed(
+    model: VisionLanguageModel,
+    features: FeatureStore,
+    store: FilmStore,
+    questions: Sequence[Question],
+    device: torch.device,
+) -> tuple[float, float]:
+    """Accuracy on validation yes/no questions, over their image and over another of its organ."""
+    row_of = {store.films[row].image.name: row for row in store.rows("vqa_rad", validation=True)}
+    asked = [q for q in questions if q.validation and q.answer.lower() in ("yes", "no")]
+    images = sorted({(q.organ, q.image.name) for q in asked})
+    right = [0, 0]
+    for i, (organ, image) in enumerate(images):
+        own = [q for q in asked if q.image.name == image]
+        others = [j for j, (o, _) in enumerate(images) if o == organ and j != i]
+        after = next((j for j in others if j > i), others[0] if others else i)
+        for k, name in enumerate((image, images[after][1])):
+            rows = np.array([row_of[name]])
+            sight = model.sight(features.batch(rows, np.zeros(1, dtype=int), device))
+            margins = model.margins(sight, [Turn(q.question) for q in own]).tolist()
+            right[k] += sum(
+                (m > 0) == (q.answer.lower() == "yes") for m, q in zip(margins, own, strict=True)
+            )
+    total = max(1, len(asked))
+    return right[0] / total, right[1] / total
