@@ -21,7 +21,7 @@ from medvlm.draft.overlay import draw_overlay
 from medvlm.errors import MedVLMError
 from medvlm.image.geometry import Box
 from medvlm.image.load import images_of
-from medvlm.model.checkpoint import load_model
+from medvlm.model.checkpoint import load_checkpoint
 from medvlm.records import Answer, Draft, InputCheck, Region
 from medvlm.resources import sample_film
 
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from medvlm.image.load import ImageInput
 
 NOTICE = (
-    "For research only. This is a machine's preliminary draft, not a diagnosis, and must not be used "
-    "for the care of a patient."
+    "For research only. This is a machine's preliminary draft, not a diagnosis, and must not be "
+    "used for the care of a patient."
 )
 SUFFIXES = ["dcm", "dicom", "png", "jpg", "jpeg", "zip"]
 POLARITIES = {"present": "Present", "uncertain": "Possible", "absent": "Absent"}
 
-model_of_page = st.cache_resource(show_spinner="Loading the model ...")(load_model)
+model_of_page = st.cache_resource(show_spinner="Loading the model ...")(load_checkpoint)
 
 
 def main() -> None:
@@ -50,9 +50,7 @@ def main() -> None:
     try:
         path = _chosen_file()
         if path is None:
-            st.info(
-                "Choose a study on the left: a DICOM file, a PNG or JPEG picture, or a zip archive."
-            )
+            st.info("Choose a study on the left: DICOM, a PNG or JPEG picture, or a zip archive.")
             return
         study = _chosen_study(path)
         if study is None:
@@ -186,13 +184,11 @@ def _region(image: ImageInput) -> Box | None:
     if not st.checkbox("Ask about a region"):
         return None
     width, height = float(image.width), float(image.height)
-    st.caption(
-        f"In pixels of the image ({image.width} x {image.height}), from its top-left corner."
-    )
-    x = st.number_input("x", 0.0, width - 1, round(width / 4))
-    y = st.number_input("y", 0.0, height - 1, round(height / 4))
-    wide = st.number_input("width", 1.0, width, round(width / 4))
-    high = st.number_input("height", 1.0, height, round(height / 4))
+    st.caption(f"Pixels of the image ({image.width} x {image.height}), from its top-left corner.")
+    x = st.number_input("x", 0.0, width - 1, width // 4)
+    y = st.number_input("y", 0.0, height - 1, height // 4)
+    wide = st.number_input("width", 1.0, width, width // 4)
+    high = st.number_input("height", 1.0, height, height // 4)
     return Box(x, y, wide, high).clip(width, height)
 
 

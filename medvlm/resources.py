@@ -1,7 +1,7 @@
 """Where the files that are not code live: page, data cards, configurations, checkpoints, sample.
 
-In the source tree they are folders at the top, where people look for them. In the wheel they travel
-below `medvlm/`, so that site-packages gets no folder called `app`. This is the one place that knows.
+In the source tree they are folders at the top, where people look for them. In the wheel they
+travel below `medvlm/`, so that site-packages gets no folder called `app`. Only this file knows.
 """
 
 import importlib.metadata
@@ -24,7 +24,7 @@ def resource_dir(name: str) -> Path:
     if name not in RESOURCES:
         raise KeyError(name)
     folders = [PACKAGE / name]
-    # Only a source tree has a pyproject.toml there: what lies beside an installed package is not ours.
+    # Only a source tree has a pyproject.toml: what lies beside an installed package is not ours.
     if (PACKAGE.parent / "pyproject.toml").is_file():
         folders.append(PACKAGE.parent / name)
     for folder in folders:

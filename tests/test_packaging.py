@@ -1,4 +1,4 @@
-"""The package: what its metadata promise, and what a wheel of it holds when it is installed elsewhere."""
+"""The package: what its metadata promise, and what its wheel holds once installed elsewhere."""
 
 import os
 import re
@@ -56,7 +56,7 @@ def wheel(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def elsewhere(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that the wheel is installed into; the other packages are those of this environment."""
+    """A folder with the wheel installed; all other packages are those of this environment."""
     folder = tmp_path_factory.mktemp("elsewhere")
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
     _run([*command, "--target", str(folder), str(wheel)], folder)

@@ -72,7 +72,7 @@ def parse_card(path: Path) -> DataCard:
 
 
 def require_card(name: str, folder: Path | None = None) -> DataCard:
-    """The card of the set `name`. Raises DataCardError when there is none, or it is not complete."""
+    """The card of the set `name`. Raises DataCardError when there is none or it is incomplete."""
     folder = folder or resource_dir("data_cards")
     path = folder / f"{name}.md"
     if not path.is_file():

