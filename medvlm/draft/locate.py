@@ -15,6 +15,9 @@ from scipy import ndimage
 from medvlm.draft.parse import Location
 from medvlm.image.geometry import Box
 
+DENSE_OPACITY = 2
+"""Index of the opacity map in `DENSE_MAPS`."""
+
 MOST_BOXES = 3
 LUNG_FROM = 0.5
 SMALLEST_SHARE = 0.004

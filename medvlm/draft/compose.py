@@ -1,0 +1,186 @@
+"""From a study to its draft: gate, look, decide, locate, write."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from medvlm.dicom.read import Refused
+from medvlm.dicom.study import Study
+from medvlm.draft.ground import finding_boxes, place, regions
+from medvlm.draft.locate import ScoredBox
+from medvlm.draft.look import Seen, look_at
+from medvlm.draft.overlay import draw_overlay
+from medvlm.draft.parse import Polarity
+from medvlm.draft.sentences import impression
+from medvlm.draft.write import Statement, write_sentences
+from medvlm.findings import FINDINGS, PHRASES
+from medvlm.image.gate import instance_reasons
+from medvlm.image.load import ImageInput, load_image
+from medvlm.errors import InputError
+from medvlm.model.checkpoint import Checkpoint
+from medvlm.records import (
+    Draft,
+    Finding,
+    ImageCheck,
+    InputCheck,
+    ModelRecord,
+    Reason,
+    StudyRecord,
+)
+
+ORDER: dict[Polarity, int] = {"present": 0, "uncertain": 1, "absent": 2}
+
+
+@dataclass(frozen=True)
+class DraftResult:
+    """A draft, its picture (None for a refused study), and the files that could not be decoded."""
+
+    draft: Draft
+    overlay: Image.Image | None
+    failed: tuple[Refused, ...]
+
+
+def draft_study(checkpoint: Checkpoint, study: Study) -> DraftResult:
+    """Drafts a study from its accepted frontal images; a refused study gets a draft that says so.
+
+    Raises InputError if none of the images that the gate let through can be decoded.
+    """
+    start = time.perf_counter()
+    images, checks, failed = _admit(study)
+    loaded = time.perf_counter()
+    seen = list(look_at(checkpoint, images))
+    checks += [item.check for item in seen]
+    accepted = [item for item in seen if item.check.accepted]
+    looked = time.perf_counter()
+    findings = describe(checkpoint, accepted) if accepted else []
+    written = time.perf_counter()
+    draft = Draft(
+        study=StudyRecord(
+            study_instance_uid=study.study_instance_uid,
+            modality=study.modality,
+            body_part=study.body_part,
+            view=study.view,
+        ),
+        model=model_record(checkpoint),
+        input_check=_study_check(checks),
+        findings=findings,
+        impression=impression(findings) if accepted else "",
+        timings_s={
+            "load": round(loaded - start, 3),
+            "look": round(looked - loaded, 3),
+            "write": round(written - looked, 3),
+        },
+    )
+    return DraftResult(draft, _overlay(accepted, findings), tuple(failed))
+
+
+def describe(checkpoint: Checkpoint, seen: Sequence[Seen]) -> list[Finding]:
+    """The findings of accepted images of one study: present first, then uncertain, then absent.
+
+    A finding's probability is the mean over the images; its place comes from the image that shows
+    it best.
+    """
+    statements, probabilities, places = [], [], []
+    for name in FINDINGS:
+        own = [item.probabilities[name] for item in seen]
+        probability = float(np.mean(own))
+        polarity = decide(checkpoint, name, probability)
+        best = seen[int(np.argmax(own))]
+        boxes: list[ScoredBox] = []
+        if polarity != "absent":
+            boxes = finding_boxes(checkpoint, best, name)
+        statements.append(Statement(name, polarity, place(best, name, boxes)))
+        probabilities.append(probability)
+        places.append(regions(best, [item.box for item in boxes]))
+    written = write_sentences(checkpoint, seen[0].sight, statements)
+    findings = [
+        Finding(
+            text=text.text,
+            finding=statement.finding,
+            polarity=statement.polarity,
+            probability=round(probability, 4),
+            regions=own_regions,
+        )
+        for text, statement, probability, own_regions in zip(
+            written, statements, probabilities, places, strict=True
+        )
+    ]
+    return sorted(findings, key=lambda f: (ORDER[f.polarity], -f.probability))
+
+
+def decide(checkpoint: Checkpoint, finding: str, probability: float) -> Polarity:
+    """Present, absent or uncertain, by the checkpoint's operating points."""
+    points = checkpoint.config.operating_points
+    if probability >= points.present_from:
+        return "present"
+    return "absent" if probability < points.absent_below.get(finding, 0.5) else "uncertain"
+
+
+def model_record(checkpoint: Checkpoint) -> ModelRecord:
+    """Which checkpoint speaks."""
+    config = checkpoint.config
+    return ModelRecord(
+        name=config.name, version=config.version, weights_sha256=config.weights_sha256
+    )
+
+
+def _admit(study: Study) -> tuple[list[ImageInput], list[ImageCheck], list[Refused]]:
+    """Decodes what the headers admit: images, checks of those refused, files that failed."""
+    images, checks, failed, seen = [], [], [], set()
+    error: InputError | None = None
+    for instance in study.instances:
+        if instance.sha256 in seen:
+            continue
+        seen.add(instance.sha256)
+        if reasons := instance_reasons(instance):
+            checks.append(
+                ImageCheck(
+                    file=instance.file,
+                    sop_instance_uid=instance.sop_instance_uid,
+                    accepted=False,
+                    reasons=reasons,
+                )
+            )
+            continue
+        try:
+            images.append(load_image(instance))
+        except InputError as caught:
+            error = caught
+            failed.append(Refused.because(caught, instance.file))
+    if error is not None and not images and not checks:
+        raise error
+    return images, checks, failed
+
+
+def _study_check(checks: list[ImageCheck]) -> InputCheck:
+    if any(check.accepted for check in checks):
+        return InputCheck(accepted=True, images=checks)
+    reasons = {(r.code, r.message): r for check in checks for r in check.reasons}
+    missing = Reason(code="no_image", message="The study holds no image that could be read.")
+    return InputCheck(accepted=False, reasons=list(reasons.values()) or [missing], images=checks)
+
+
+def _overlay(seen: list[Seen], findings: list[Finding]) -> Image.Image | None:
+    """The first accepted image with the regions that lie on it."""
+    if not seen:
+        return None
+    image = seen[0].image
+    return draw_overlay(
+        image.pixels,
+        [
+            (label(finding), region)
+            for finding in findings
+            for region in finding.regions
+            if (region.sop_instance_uid, region.frame) == (image.sop_instance_uid, image.frame)
+        ],
+    )
+
+
+def label(finding: Finding) -> str:
+    """A finding's name on the picture; a question mark where it is uncertain."""
+    return PHRASES[finding.finding] + ("?" if finding.polarity == "uncertain" else "")

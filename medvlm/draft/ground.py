@@ -1,0 +1,78 @@
+"""Where a finding lies: boxes on the grid, regions in source pixels, words for a sentence."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+from medvlm.draft.locate import DENSE_OPACITY, ScoredBox, lung_masks, map_boxes, peak_boxes, place_of
+from medvlm.draft.look import Seen
+from medvlm.draft.parse import Location
+from medvlm.findings import FINDINGS, LEXICON
+from medvlm.image.geometry import Box
+from medvlm.model.checkpoint import Checkpoint
+from medvlm.records import Region
+
+# Shown by the map that learned from radiologists' boxes, not by the classifier's attention.
+OPACITIES = frozenset({"Lung_Opacity", "Pneumonia", "Infiltration", "Consolidation"})
+# Their place goes without saying, or spans the chest.
+UNPLACED = frozenset({"Cardiomegaly", "Hernia", "Edema", "Emphysema"})
+MARGIN_CELLS = 3
+
+
+def finding_boxes(checkpoint: Checkpoint, seen: Seen, finding: str) -> list[ScoredBox]:
+    """Boxes of a finding in grid pixels, the surest first, at most 3; none if it has no place.
+
+    Opacities come from the dense head's map; other findings from the classifier's own score map,
+    within the lungs' surroundings.
+    """
+    if not LEXICON[finding].localisable:
+        return []
+    size = seen.transform.size
+    if finding in OPACITIES:
+        threshold = checkpoint.config.operating_points.opacity
+        return map_boxes(seen.dense[DENSE_OPACITY], threshold, size)
+    scores = seen.score_maps[FINDINGS.index(finding)]
+    if finding not in UNPLACED:
+        scores = np.where(_near_lungs(seen, scores.shape), scores, scores.min())
+    return peak_boxes(scores, size)[:1 if finding in UNPLACED else 2]
+
+
+def place(seen: Seen, finding: str, boxes: list[ScoredBox]) -> Location | None:
+    """Side and zone to name in a sentence, or None where they go without saying."""
+    if finding in UNPLACED:
+        return None
+    return place_of([item.box for item in boxes], seen.lungs)
+
+
+def regions(seen: Seen, boxes: list[Box]) -> list[Region]:
+    """Grid boxes as regions in the image's own pixels; boxes outside it are dropped."""
+    out = []
+    for box in boxes:
+        own = seen.to_source(box)
+        if own.width > 0 and own.height > 0:
+            out.append(
+                Region(
+                    sop_instance_uid=seen.image.sop_instance_uid,
+                    frame=seen.image.frame,
+                    x=round(own.x, 2),
+                    y=round(own.y, 2),
+                    width=round(own.width, 2),
+                    height=round(own.height, 2),
+                )
+            )
+    return out
+
+
+def _near_lungs(seen: Seen, shape: tuple[int, ...]) -> np.ndarray:
+    """bool [h, w]: both lungs and a margin; everything if no lung was found."""
+    masks = lung_masks(seen.dense)
+    lungs = ndimage.binary_dilation(masks["right"] | masks["left"], iterations=MARGIN_CELLS)
+    if not lungs.any():
+        return np.ones(shape, dtype=bool)
+    factors = [have / want for have, want in zip(lungs.shape, shape, strict=True)]
+    rows, columns = (
+        (np.arange(n) * factor + factor / 2).astype(int)
+        for n, factor in zip(shape, factors, strict=True)
+    )
+    return np.asarray(lungs[np.ix_(rows, columns)])

@@ -1,0 +1,103 @@
+"""One look at images: everything that drafting, answering and evaluating start from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from medvlm.draft.locate import LungSide, lung_boxes
+from medvlm.findings import FINDINGS
+from medvlm.image.gate import header_reasons
+from medvlm.image.geometry import Box, GridTransform
+from medvlm.image.load import ImageInput
+from medvlm.model.checkpoint import Checkpoint
+from medvlm.model.heads import ATTRIBUTES
+from medvlm.model.vlm import Sight
+from medvlm.records import ImageCheck, Reason
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the model saw in one image.
+
+    `probabilities` (calibrated) and `attributes` by name; `score_maps` [F, h, w] logits and `dense`
+    [3, H, W] probabilities over the grid; `sight` holds the visual tokens.
+    """
+
+    image: ImageInput
+    transform: GridTransform
+    probabilities: dict[str, float]
+    attributes: dict[str, float]
+    score_maps: np.ndarray = field(repr=False)
+    dense: np.ndarray = field(repr=False)
+    sight: Sight = field(repr=False)
+    check: ImageCheck
+
+    @property
+    def lungs(self) -> dict[LungSide, Box]:
+        """The lungs' boxes in grid pixels."""
+        return lung_boxes(self.dense, self.transform.size)
+
+    def to_source(self, box: Box) -> Box:
+        """A grid box in source pixels, cut to the image."""
+        return self.transform.to_source(box).clip(self.image.width, self.image.height)
+
+
+def look_at(
+    checkpoint: Checkpoint, images: Sequence[ImageInput], batch_size: int = 8
+) -> Iterator[Seen]:
+    """Looks at images in batches; one `Seen` each, in their order."""
+    for start in range(0, len(images), batch_size):
+        yield from _look(checkpoint, images[start : start + batch_size])
+
+
+@torch.no_grad()
+def _look(checkpoint: Checkpoint, images: Sequence[ImageInput]) -> list[Seen]:
+    model, config = checkpoint.model, checkpoint.config
+    grids, transforms = zip(
+        *(image.grid(config.model.encoder.size) for image in images), strict=True
+    )
+    look = model.look(torch.from_numpy(np.stack(grids)).unsqueeze(1))
+    sight = model.sight(look.features)
+    intercepts = torch.tensor(
+        [config.calibration.intercepts.get(name, 0.0) for name in FINDINGS]
+    )
+    probabilities = (look.findings * config.calibration.slope + intercepts).sigmoid().numpy()
+    attributes = look.attributes.sigmoid().numpy()
+    maps, dense = look.maps.numpy(), look.dense.sigmoid().numpy()
+    seen = []
+    for i, image in enumerate(images):
+        own = dict(zip(ATTRIBUTES, map(float, attributes[i]), strict=True))
+        seen.append(
+            Seen(
+                image=image,
+                transform=transforms[i],
+                probabilities=dict(zip(FINDINGS, map(float, probabilities[i]), strict=True)),
+                attributes=own,
+                score_maps=maps[i],
+                dense=dense[i],
+                sight=sight.row(i),
+                check=_check(image, own["frontal_chest"], checkpoint),
+            )
+        )
+    return seen
+
+
+def _check(image: ImageInput, frontal_chest: float, checkpoint: Checkpoint) -> ImageCheck:
+    """The gate: what the header says, and whether the model takes it for what it was trained on."""
+    reasons = header_reasons(image)
+    if frontal_chest < checkpoint.config.operating_points.frontal_chest:
+        message = (
+            "The image does not look like a frontal chest radiograph "
+            f"(probability {frontal_chest:.2f})."
+        )
+        reasons.append(Reason(code="not_frontal_chest", message=message))
+    return ImageCheck(
+        file=image.file,
+        sop_instance_uid=image.sop_instance_uid,
+        accepted=not reasons,
+        reasons=reasons,
+    )
