@@ -121,6 +121,9 @@ def _drafted(path: Path, study: Study) -> DraftResult:
 
 def _show_draft(result: DraftResult) -> None:
     draft: Draft = result.draft
+    for refused in result.failed:
+        st.error("An image could not be decoded.")
+        st.text(refused.message)
     if not _show_check(draft.input_check):
         return
     picture, words = st.columns([3, 2])

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pydicom
 import pytest
-from dicoms import ramp, shipped, synthetic
 from numpy.testing import assert_allclose
 from PIL import Image
 from pydicom.dataset import Dataset
 
 from medvlm.errors import NoPixels, TooLarge, TruncatedPixels, Undecodable
 from medvlm.image.pixels import LUMA, render, render_picture
+from tests.dicoms import ramp, shipped, synthetic
 
 
 def test_linear_window() -> None:

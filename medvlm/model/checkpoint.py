@@ -43,6 +43,7 @@ class OperatingPoints(Config):
     present_from: calibrated probability from which a finding is stated as present.
     absent_below: per finding, the probability under which it is stated as absent; between the two
     it is uncertain.
+    usual: per finding, the probability at which a question after it is a toss-up.
     checklist: yes-minus-no margin from which the language model's own answer counts as yes.
     opacity: probability from which a cell of the opacity map belongs to a box.
     frontal_chest: probability from which an image is taken for a frontal chest film.
@@ -50,6 +51,7 @@ class OperatingPoints(Config):
 
     present_from: float = 0.5
     absent_below: dict[str, float] = {}
+    usual: dict[str, float] = {}
     checklist: float = 0.0
     opacity: float = 0.3
     frontal_chest: float = 0.5

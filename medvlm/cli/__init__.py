@@ -1,0 +1,44 @@
+"""The command line: `medvlm COMMAND`.
+
+Exit 0: every input ended in a result or in a refusal by policy; 1: some input failed; 2: wrong
+usage. Results go to files, a short summary to the terminal; with `--json` stdout holds JSON only.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from medvlm.cli.ask import ask
+from medvlm.cli.common import report_error
+from medvlm.cli.draft import demo, draft
+from medvlm.cli.evaluate import evaluate
+from medvlm.cli.inspect import inspect
+from medvlm.cli.model import model
+from medvlm.cli.page import page
+from medvlm.cli.train import pretrain, release, train
+from medvlm.errors import MedVLMError, UsageError
+
+application = typer.Typer(
+    name="medvlm",
+    help="Located, checkable draft reports from medical images. Research use only.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (inspect, draft, ask, evaluate, pretrain, train, release, demo):
+    application.command()(command)
+application.command("app")(page)
+application.add_typer(model, name="model")
+
+
+def main() -> None:
+    """Runs a command; an error made on purpose ends in its own words, not in a traceback."""
+    try:
+        application()
+    except MedVLMError as error:
+        report_error(error)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
+    except KeyboardInterrupt:
+        sys.exit(130)

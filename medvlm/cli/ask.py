@@ -1,0 +1,127 @@
+"""`medvlm ask`: a question about one image, with its region."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medvlm.cli.common import (
+    AsJson,
+    CheckpointName,
+    LlmPath,
+    load_with_notice,
+    print_json,
+    read_with_progress,
+    report_refused,
+)
+from medvlm.dicom.read import Instance, Reading
+from medvlm.errors import InputError, InputNotFound, UsageError
+from medvlm.image.geometry import Box
+from medvlm.image.load import load_image
+from medvlm.records import Answer
+
+
+def ask(
+    path: Annotated[Path, typer.Argument(help="File, folder, zip archive.", metavar="INPUT")],
+    question: Annotated[str, typer.Argument(help="The question, in English.")],
+    region: Annotated[
+        str | None, typer.Option(help="x,y,width,height in the image's own pixels.")
+    ] = None,
+    instance: Annotated[
+        str | None, typer.Option(help="SOPInstanceUID[:frame] of the image meant.")
+    ] = None,
+    checkpoint: CheckpointName = None,
+    llm_path: LlmPath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Answers a question about an image, with the regions it speaks of."""
+    box = parse_region(region) if region is not None else None
+    reading = read_with_progress([path])
+    chosen, frame = choose_instance(reading, instance)
+    image = load_image(chosen, frame)
+    loaded = load_with_notice(checkpoint, llm_path)
+    from medvlm.draft.answer import answer_question
+
+    answer = answer_question(loaded, image, question, box)
+    if as_json:
+        print_json(answer.model_dump(mode="json"))
+    else:
+        typer.echo(answer_words(answer))
+        for reason in answer.input_check.reasons:
+            typer.echo(f"Beware: {reason.message}", err=True)
+    report_refused(reading.failed)
+    if reading.failed:
+        raise typer.Exit(1)
+
+
+def answer_words(answer: Answer) -> str:
+    """An answer for people: words, probability, regions."""
+    text = answer.answer
+    if answer.probability is not None:
+        text += f" (probability {answer.probability:.2f})"
+    for box in answer.regions:
+        text += f"\n  region {box.x:.0f},{box.y:.0f},{box.width:.0f},{box.height:.0f}"
+    return text
+
+
+def parse_region(text: str) -> Box:
+    """`x,y,width,height` as a box. Raises UsageError for anything else."""
+    try:
+        x, y, width, height = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(
+            f"--region {text!r} is not x,y,width,height",
+            remedy="give four numbers in the image's own pixels, such as 100,200,50,80",
+        ) from error
+    if not (width > 0 and height > 0 and max(map(abs, (x, y, width, height))) < 1e7):
+        raise UsageError(
+            f"--region {text!r} has no area", remedy="width and height must be above 0"
+        )
+    return Box(x, y, width, height)
+
+
+def choose_instance(reading: Reading, wanted: str | None) -> tuple[Instance, int]:
+    """The image meant and its frame.
+
+    Raises UsageError if there are several and none was named, InputError if there is none.
+    """
+    if not reading.instances:
+        if len(reading.failed) == 1:
+            refused = reading.failed[0]
+            raise InputError(
+                refused.message, file=refused.file, remedy=refused.remedy, code=refused.code
+            )
+        report_refused(reading.failed)
+        raise InputNotFound("holds no image", remedy="give a DICOM file, a PNG or a JPEG")
+    candidates = [
+        (item, frame) for item in reading.instances for frame in range(max(1, item.frames))
+    ]
+    if wanted is not None:
+        uid, _, number = wanted.partition(":")
+        named = [
+            (item, frame)
+            for item, frame in candidates
+            if item.sop_instance_uid == uid and (not number or str(frame) == number)
+        ]
+        if len(named) == 1 or (named and not number and named[0][0].frames == 1):
+            return named[0]
+        if not named:
+            raise UsageError(f"no image is {wanted}", remedy=_listing(candidates))
+        candidates = named
+    if len(candidates) == 1:
+        return candidates[0]
+    raise UsageError(
+        f"there are {len(candidates)} images; say which with --instance",
+        remedy=_listing(candidates),
+    )
+
+
+def _listing(candidates: list[tuple[Instance, int]], most: int = 20) -> str:
+    lines = [
+        f"  {item.sop_instance_uid or item.file}" + (f":{frame}" if item.frames > 1 else "")
+        for item, frame in candidates[:most]
+    ]
+    rest = len(candidates) - len(lines)
+    return "\n" + "\n".join(lines) + (f"\n  ... and {rest} more" if rest else "")

@@ -1,0 +1,78 @@
+"""What the commands share: options, progress, words to people, atomic files."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from medvlm.dicom.read import Reading, Refused, read_inputs
+from medvlm.errors import MedVLMError
+
+if TYPE_CHECKING:
+    from medvlm.model.checkpoint import Checkpoint
+
+Inputs = Annotated[
+    list[Path], typer.Argument(help="Files, folders, zip archives or a DICOMDIR.", metavar="INPUT...")
+]
+CheckpointName = Annotated[
+    str | None,
+    typer.Option("--checkpoint", help="Name or folder; else MEDVLM_CHECKPOINT, else the default."),
+]
+LlmPath = Annotated[
+    Path | None,
+    typer.Option("--llm-path", help="The base language model's file, for sites without network."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Only JSON on stdout.")]
+
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def report_error(error: MedVLMError) -> None:
+    """One error in its own words on stderr."""
+    err.print(f"error: {error}", markup=False)
+
+
+def report_refused(refused: Sequence[Refused]) -> None:
+    """Files that failed, with what to do about them, on stderr."""
+    for item in refused:
+        remedy = f" {item.remedy}" if item.remedy else ""
+        err.print(f"failed: {item.file}: {item.message}{remedy} [{item.code}]", markup=False)
+
+
+def read_with_progress(paths: Sequence[Path], *, decode: bool = False) -> Reading:
+    """`read_inputs` with a bar on stderr."""
+    with Progress(console=err, transient=True) as progress:
+        task = progress.add_task("reading", total=None)
+        return read_inputs(
+            list(paths),
+            lambda done, total: progress.update(task, completed=done, total=total),
+            decode=decode,
+        )
+
+
+def load_with_notice(name: str | None, llm_path: Path | None) -> Checkpoint:
+    """Loads a checkpoint and says so; importing torch is part of the wait."""
+    with err.status("loading the model ..."):
+        from medvlm.model.checkpoint import load_checkpoint
+
+        return load_checkpoint(name, llm_path)
+
+
+def print_json(content: Any) -> None:
+    """JSON on stdout, for programs."""
+    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_atomically(path: Path, content: str) -> None:
+    """A file is either whole or not there."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(content, encoding="utf-8")
+    os.replace(partial, path)

@@ -1,0 +1,177 @@
+"""`medvlm draft` and `medvlm demo`: draft reports into a folder."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from rich.progress import Progress
+
+from medvlm.cli.ask import answer_words
+from medvlm.cli.common import (
+    AsJson,
+    CheckpointName,
+    Inputs,
+    LlmPath,
+    err,
+    load_with_notice,
+    print_json,
+    read_with_progress,
+    report_refused,
+    write_atomically,
+)
+from medvlm.dicom.read import Refused
+from medvlm.dicom.study import Study, group_studies
+from medvlm.errors import InputError
+from medvlm.findings import PHRASES
+from medvlm.image.geometry import Box
+from medvlm.records import Draft
+from medvlm.resources import sample_film
+
+if TYPE_CHECKING:
+    from medvlm.model.checkpoint import Checkpoint
+
+DEMO_REGION = Box(1050, 1000, 500, 500)
+DEMO_QUESTIONS = (("Where is the left lung?", None), ("What is in this region?", DEMO_REGION))
+
+
+@dataclass
+class Outcome:
+    """What became of the inputs."""
+
+    studies: list[dict[str, Any]] = field(default_factory=list)
+    failed: list[Refused] = field(default_factory=list)
+
+
+def draft(
+    inputs: Inputs,
+    out: Annotated[Path, typer.Option("--out", help="Folder for DIR/<study>/draft.json.")],
+    checkpoint: CheckpointName = None,
+    llm_path: LlmPath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Drafts every study into OUT/<study>/ (draft.json, draft.md, overlay.png).
+
+    A study whose draft by the same weights is already there is left alone, so an interrupted run
+    goes on where it stopped. A refused study gets a draft.json that says why.
+    """
+    reading = read_with_progress(inputs)
+    outcome = Outcome(failed=reading.failed)
+    if studies := group_studies(reading):
+        loaded = load_with_notice(checkpoint, llm_path)
+        _draft_all(loaded, studies, out, outcome)
+    if as_json:
+        print_json(
+            {
+                "studies": outcome.studies,
+                "failed": [
+                    {"file": item.file, "code": item.code, "message": item.message}
+                    for item in outcome.failed
+                ],
+            }
+        )
+    else:
+        for study in outcome.studies:
+            typer.echo(f"{study['study']}: {study['summary']}")
+        refused = sum(not study["accepted"] for study in outcome.studies)
+        typer.echo(
+            f"{len(outcome.studies) - refused} drafted, {refused} refused by the gate, "
+            f"{len(outcome.failed)} failed; results in {out}"
+        )
+    report_refused(outcome.failed)
+    if outcome.failed:
+        raise typer.Exit(1)
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("demo-out"),
+    checkpoint: CheckpointName = None,
+    llm_path: LlmPath = None,
+) -> None:
+    """Drafts a real chest radiograph and asks it two questions, one over a drawn region."""
+    from medvlm.draft.answer import answer_question
+    from medvlm.image.load import load_image
+
+    film = sample_film()
+    typer.echo(f"A real radiograph from the package pydicom-data: {film.name}")
+    (study,) = group_studies(read_with_progress([film]))
+    loaded = load_with_notice(checkpoint, llm_path)
+    folder = out / study.name
+    shutil.rmtree(folder, ignore_errors=True)
+    outcome = Outcome()
+    _draft_all(loaded, [study], out, outcome)
+    typer.echo((folder / "draft.md").read_text(encoding="utf-8"))
+    image = load_image(study.instances[0])
+    for question, region in DEMO_QUESTIONS:
+        answer = answer_question(loaded, image, question, region)
+        over = f" [region {region.x:g},{region.y:g},{region.width:g},{region.height:g}]"
+        typer.echo(f"> {question}{over if region else ''}\n{answer_words(answer)}\n")
+    typer.echo(f"Written: {', '.join(str(path) for path in sorted(folder.iterdir()))}")
+
+
+def _draft_all(checkpoint: Checkpoint, studies: list[Study], out: Path, outcome: Outcome) -> None:
+    with Progress(console=err, transient=True) as progress:
+        for study in progress.track(studies, description="drafting"):
+            folder = out / study.name
+            done = _finished(folder, checkpoint.config.weights_sha256)
+            try:
+                written = done or _draft_one(checkpoint, study, folder, outcome)
+            except InputError as error:
+                name = study.instances[0].file
+                outcome.failed.append(Refused.because(error, name))
+                continue
+            outcome.studies.append(
+                {
+                    "study": study.name,
+                    "accepted": written.input_check.accepted,
+                    "draft": str(folder / "draft.json"),
+                    "resumed": done is not None,
+                    "summary": _summary(written),
+                }
+            )
+
+
+def _finished(folder: Path, weights_sha256: str) -> Draft | None:
+    """The draft of an earlier run by the same weights, if it is whole."""
+    try:
+        draft = Draft.model_validate_json((folder / "draft.json").read_text(encoding="utf-8"))
+    except (OSError, ValidationError, UnicodeDecodeError):
+        return None
+    return draft if draft.model.weights_sha256 == weights_sha256 else None
+
+
+def _draft_one(checkpoint: Checkpoint, study: Study, folder: Path, outcome: Outcome) -> Draft:
+    from medvlm.draft.compose import draft_study
+    from medvlm.draft.markdown import to_markdown
+
+    result = draft_study(checkpoint, study)
+    outcome.failed += result.failed
+    folder.mkdir(parents=True, exist_ok=True)
+    overlay = folder / "overlay.png"
+    if result.overlay is not None:
+        with tempfile.NamedTemporaryFile(dir=folder, suffix=".png", delete=False) as file:
+            result.overlay.save(file, format="PNG")
+        Path(file.name).replace(overlay)
+    else:
+        overlay.unlink(missing_ok=True)
+    write_atomically(folder / "draft.md", to_markdown(result.draft, f"Draft {study.name}"))
+    # The last to appear: a folder with a draft.json is finished.
+    write_atomically(folder / "draft.json", result.draft.model_dump_json(indent=2) + "\n")
+    return result.draft
+
+
+def _summary(draft: Draft) -> str:
+    if not draft.input_check.accepted:
+        counted = Counter(reason.message for reason in draft.input_check.reasons)
+        return "refused: " + " ".join(counted)
+    parts = []
+    for polarity, word in (("present", ""), ("uncertain", "possible ")):
+        named = [PHRASES[f.finding] for f in draft.findings if f.polarity == polarity]
+        parts += [word + name for name in named]
+    return ", ".join(parts) or "none of the findings looked for"
