@@ -58,7 +58,11 @@ class OperatingPoints(Config):
 
 
 class CheckpointConfig(Config):
-    """Contents of `config.yaml`."""
+    """Contents of `config.yaml`.
+
+    `constant_boxes`: the best fixed boxes for lung opacities on the training films, as fractions
+    of the image, with scores: the baseline that grounding is held against.
+    """
 
     name: str
     version: str
@@ -70,6 +74,7 @@ class CheckpointConfig(Config):
     model: ModelConfig = ModelConfig()
     calibration: Calibration = Calibration()
     operating_points: OperatingPoints = OperatingPoints()
+    constant_boxes: tuple[tuple[tuple[float, float, float, float], float], ...] = ()
 
 
 @dataclass(frozen=True)

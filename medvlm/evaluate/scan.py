@@ -1,0 +1,146 @@
+"""One pass of the product over a set's films: what it saw, kept small."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.progress import Progress
+
+from medvlm.data.sets import Film
+from medvlm.dicom.read import read_instance
+from medvlm.draft.answer import reply
+from medvlm.draft.compose import decide
+from medvlm.draft.ground import finding_boxes, regions
+from medvlm.draft.locate import lung_masks
+from medvlm.draft.look import Seen, look_at
+from medvlm.findings import FINDINGS
+from medvlm.image.load import ImageInput, load_image
+from medvlm.model.checkpoint import Checkpoint
+from medvlm.records import Region
+
+Fractions = tuple[float, float, float, float]
+OPACITY = "Lung_Opacity"
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """What is kept of one film. Boxes are fractions of the image, the surest first.
+
+    `opacity`: the boxes that a draft would release for Lung_Opacity, with their scores;
+    `lungs`: (box said, box true, Dice, box of the other true lung) by side, where masks are known.
+    """
+
+    film: Film
+    accepted: bool
+    probabilities: np.ndarray
+    opacity: list[tuple[Fractions, float]]
+    lungs: dict[str, tuple[Fractions | None, Fractions, float, Fractions | None]]
+
+
+def progress_bar() -> Progress:
+    """A bar on stderr, so that stdout stays free for results."""
+    return Progress(console=Console(stderr=True), transient=True)
+
+
+def load_film(path: Path) -> ImageInput:
+    """A set's image through the product's own reading."""
+    return load_image(read_instance(path))
+
+
+def look_at_files(
+    checkpoint: Checkpoint, paths: Sequence[Path], batch_size: int, title: str
+) -> Iterator[Seen]:
+    """Looks at image files in order, a batch in memory at a time, showing progress."""
+    with progress_bar() as progress:
+        task = progress.add_task(title, total=len(paths))
+        for start in range(0, len(paths), batch_size):
+            images = [load_film(path) for path in paths[start : start + batch_size]]
+            yield from look_at(checkpoint, images, batch_size)
+            progress.advance(task, len(images))
+
+
+def scan(checkpoint: Checkpoint, films: Sequence[Film], batch_size: int) -> list[Scanned]:
+    """Looks at every film once."""
+    paths = [film.image for film in films]
+    seen = look_at_files(checkpoint, paths, batch_size, "looking")
+    return [_scanned(checkpoint, film, item) for film, item in zip(films, seen, strict=True)]
+
+
+def _scanned(checkpoint: Checkpoint, film: Film, seen: Seen) -> Scanned:
+    opacity = []
+    if decide(checkpoint, OPACITY, seen.probabilities[OPACITY]) != "absent":
+        for box, score in finding_boxes(checkpoint, seen, OPACITY):
+            opacity += [(fractions(seen, region), score) for region in regions(seen, [box])]
+    return Scanned(
+        film=film,
+        accepted=seen.check.accepted,
+        probabilities=np.array([seen.probabilities[name] for name in FINDINGS]),
+        opacity=opacity,
+        lungs=_lungs(checkpoint, film, seen) if film.lung_mask else {},
+    )
+
+
+def fractions(seen: Seen, region: Region) -> Fractions:
+    """A region as fractions of its image."""
+    width, height = seen.image.width, seen.image.height
+    return region.x / width, region.y / height, region.width / width, region.height / height
+
+
+def _lungs(
+    checkpoint: Checkpoint, film: Film, seen: Seen
+) -> dict[str, tuple[Fractions | None, Fractions, float, Fractions | None]]:
+    assert film.lung_mask is not None
+    with Image.open(film.lung_mask) as picture:
+        truth = np.asarray(picture)
+    true_boxes = {
+        side: _mask_box(truth == value)
+        for side, value in (("right", 1), ("left", 2))
+        if (truth == value).any()
+    }
+    masks = lung_masks(seen.dense)
+    out = {}
+    for side, value in (("right", 1), ("left", 2)):
+        if side not in true_boxes:
+            continue
+        # The box is the answer that a user gets; the Dice is that of the mask behind it.
+        said = reply(checkpoint, seen, f"Where is the {side} lung?").regions
+        box = fractions(seen, said[0]) if said else None
+        mask = _to_source(seen, masks[side], truth.shape)  # type: ignore[index]
+        own = truth == value
+        dice = 2 * (mask & own).sum() / max(1, mask.sum() + own.sum())
+        other = true_boxes.get("left" if side == "right" else "right")
+        out[side] = (box, true_boxes[side], float(dice), other)
+    return out
+
+
+def _to_source(seen: Seen, mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A grid mask on the cells of an image of another size but the same extent."""
+    transform = seen.transform
+    y = (np.arange(shape[0]) + 0.5) / shape[0] * transform.source_height
+    x = (np.arange(shape[1]) + 0.5) / shape[1] * transform.source_width
+    rows = (y * transform.scale_y + transform.offset_y) / transform.size * mask.shape[0]
+    columns = (x * transform.scale_x + transform.offset_x) / transform.size * mask.shape[1]
+    return np.asarray(
+        mask[
+            np.ix_(
+                rows.astype(int).clip(0, mask.shape[0] - 1),
+                columns.astype(int).clip(0, mask.shape[1] - 1),
+            )
+        ]
+    )
+
+
+def _mask_box(mask: np.ndarray) -> Fractions:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    height, width = mask.shape
+    return (
+        columns[0] / width,
+        rows[0] / height,
+        (columns[-1] + 1 - columns[0]) / width,
+        (rows[-1] + 1 - rows[0]) / height,
+    )

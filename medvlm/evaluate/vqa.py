@@ -1,0 +1,100 @@
+"""Questions over images, and the same questions over another image of the same organ."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medvlm.data.sets import Question
+from medvlm.draft.answer import reply
+from medvlm.draft.look import Seen
+from medvlm.evaluate.bootstrap import replicates, with_interval
+from medvlm.evaluate.metrics import normalise_answer, token_f1
+from medvlm.evaluate.scan import look_at_files, progress_bar
+from medvlm.model.checkpoint import Checkpoint
+
+
+def vqa(checkpoint: Checkpoint, questions: Sequence[Question], batch_size: int) -> dict[str, Any]:
+    """The `vqa` part of the evaluation JSON; intervals by image."""
+    images = sorted({question.image for question in questions})
+    seen = dict(
+        zip(images, look_at_files(checkpoint, images, batch_size, "looking"), strict=True)
+    )
+    other = swapped_images(questions)
+    closed = [question for question in questions if question.closed]
+    opened = [question for question in questions if not question.closed]
+    with progress_bar() as progress:
+        task = progress.add_task("asking", total=2 * len(closed) + len(opened))
+
+        def say(question: Question, image: Path) -> str:
+            progress.advance(task)
+            return _answer(checkpoint, seen[image], question)
+
+        own = [say(q, q.image) for q in closed]
+        swapped = [say(q, other[q.image]) for q in closed]
+        free = [say(q, q.image) for q in opened]
+    scores: dict[str, Any] = {
+        "n_closed": len(closed),
+        "n_open": len(opened),
+        "n_images": len(images),
+        "closed_answers": dict(Counter(own).most_common(5)),
+    }
+    if closed:
+        right = np.array([_right(q, a) for q, a in zip(closed, own, strict=True)], dtype=float)
+        control = np.array(
+            [_right(q, a) for q, a in zip(closed, swapped, strict=True)], dtype=float
+        )
+        values = np.stack([right, control, right - control])
+        sampled = replicates(lambda rows: values[:, rows].mean(axis=1), _groups(closed))
+        scores |= with_interval("closed_accuracy", float(right.mean()), sampled[:, 0])
+        scores |= with_interval("swapped_closed_accuracy", float(control.mean()), sampled[:, 1])
+        gain = with_interval("gain", float((right - control).mean()), sampled[:, 2])
+        by_organ = defaultdict(list)
+        for question, one, two in zip(closed, right, control, strict=True):
+            by_organ[question.organ].append((one, two))
+        scores |= gain | {
+            "by_organ": {
+                organ: {
+                    "closed_accuracy": float(np.mean([one for one, _ in pairs])),
+                    "swapped_closed_accuracy": float(np.mean([two for _, two in pairs])),
+                    "n": len(pairs),
+                }
+                for organ, pairs in sorted(by_organ.items())
+            }
+        }
+    if opened:
+        exact = np.array([_right(q, a) for q, a in zip(opened, free, strict=True)], dtype=float)
+        partial = np.array([token_f1(q.answer, a) for q, a in zip(opened, free, strict=True)])
+        values = np.stack([exact, partial])
+        sampled = replicates(lambda rows: values[:, rows].mean(axis=1), _groups(opened))
+        scores |= with_interval("open_accuracy", float(exact.mean()), sampled[:, 0])
+        scores |= with_interval("open_token_f1", float(partial.mean()), sampled[:, 1])
+    return scores
+
+
+def swapped_images(questions: Sequence[Question]) -> dict[Path, Path]:
+    """For every image the next one of its organ, in the order of their names, around in a ring."""
+    organs = defaultdict(set)
+    for question in questions:
+        organs[question.organ].add(question.image)
+    out = {}
+    for images in organs.values():
+        ring = sorted(images)
+        out |= dict(zip(ring, [*ring[1:], ring[0]], strict=True))
+    return out
+
+
+def _answer(checkpoint: Checkpoint, seen: Seen, question: Question) -> str:
+    return normalise_answer(reply(checkpoint, seen, question.question).text)
+
+
+def _right(question: Question, answer: str) -> bool:
+    return normalise_answer(question.answer) == answer
+
+
+def _groups(questions: Sequence[Question]) -> list[str]:
+    return [question.group for question in questions]

@@ -1,0 +1,164 @@
+"""The last step of a checkpoint: calibration and operating points, on validation patients.
+
+A few numbers are fitted on some two hundred patients who trained nothing: one slope and an
+intercept per finding (Platt, 1999), and single cut-offs. Per-finding cut-offs for "present" would
+fit the noise of a dozen positives; "absent" has one each, since missing is the costlier error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import expit, logit
+
+from medvlm.data.sets import Film, load_set
+from medvlm.draft.answer import presence_margins
+from medvlm.draft.locate import DENSE_OPACITY, map_boxes
+from medvlm.draft.look import Seen
+from medvlm.evaluate.boxes import best_constant_boxes, mean_best_iou
+from medvlm.evaluate.metrics import finding_f1
+from medvlm.evaluate.scan import OPACITY, fractions, look_at_files
+from medvlm.draft.ground import regions
+from medvlm.findings import FINDINGS, NIH_FINDINGS
+from medvlm.model.checkpoint import (
+    Calibration,
+    Checkpoint,
+    CheckpointConfig,
+    OperatingPoints,
+    load_checkpoint,
+    save_checkpoint,
+)
+
+MISS_RATE = 0.05
+PRIOR_STRENGTH = 5.0
+OPACITY_CUTS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
+
+
+def release(checkpoint: Path, data: Path, out: Path, llm_path: Path | None = None) -> Path:
+    """Fits the figures on NIH's validation patients and writes the checkpoint with them."""
+    loaded = load_checkpoint(str(checkpoint), llm_path)
+    raw = replace(loaded, config=loaded.config.model_copy(update={"calibration": Calibration()}))
+    nih = load_set(data / "nih_cxr").films
+    films = [film for film in nih if film.validation]
+    said, margins, opacities = _collect(raw, films)
+    truth = np.stack([film.findings for film in films]).astype(float)
+    calibration = fit_calibration(truth, logit(said.clip(1e-6, 1 - 1e-6)))
+    intercepts = np.array([calibration.intercepts[name] for name in FINDINGS])
+    probabilities = expit(logit(said.clip(1e-6, 1 - 1e-6)) * calibration.slope + intercepts)
+    own = slice(0, len(NIH_FINDINGS))
+    true = truth[:, own] == 1
+    points = OperatingPoints(
+        present_from=best_cut(true, probabilities[:, own]),
+        absent_below=absent_cuts(truth, probabilities),
+        usual=usual(truth, probabilities),
+        checklist=best_cut(true, margins),
+        opacity=_opacity_cut(films, opacities),
+        frontal_chest=0.5,
+    )
+    training = [
+        [box for name, box in film.boxes if name == OPACITY]
+        for film in nih
+        if film.reviewed and not film.validation
+    ]
+    config: CheckpointConfig = loaded.config.model_copy(
+        update={
+            "calibration": calibration,
+            "operating_points": points,
+            "constant_boxes": tuple(best_constant_boxes(training)),
+        }
+    )
+    save_checkpoint(loaded.model, config, out)
+    return out
+
+
+def fit_calibration(truth: np.ndarray, logits: np.ndarray) -> Calibration:
+    """Slope and intercepts of least log loss over known labels [N, F] (NaN: unknown).
+
+    A ridge of strength `PRIOR_STRENGTH` pulls the intercepts to 0, for findings with few positives.
+    """
+    known = ~np.isnan(truth)
+    target = np.nan_to_num(truth)
+
+    def loss(parameters: np.ndarray) -> float:
+        z = logits * np.exp(parameters[0]) + parameters[1:]
+        each = np.logaddexp(0, z) - target * z
+        ridge = 0.5 * PRIOR_STRENGTH * (parameters[1:] ** 2).sum() / 10
+        return float((each * known).sum() + ridge)
+
+    fitted = minimize(loss, np.zeros(1 + truth.shape[1]), method="L-BFGS-B").x
+    return Calibration(
+        slope=float(np.exp(fitted[0])),
+        intercepts={name: float(b) for name, b in zip(FINDINGS, fitted[1:], strict=True)},
+    )
+
+
+def best_cut(truth: np.ndarray, scores: np.ndarray) -> float:
+    """The one cut-off for all findings with the best micro F1; [N, F] both."""
+    cuts = np.quantile(scores, np.linspace(0.3, 0.995, 200))
+    f1 = [finding_f1(truth, scores >= cut)["f1"] or 0.0 for cut in cuts]
+    return float(cuts[int(np.argmax(f1))])
+
+
+def absent_cuts(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """Per finding, the probability under which at most `MISS_RATE` of its positives lie.
+
+    With few positives the cut-off is the smallest probability among them, never above the median
+    of all films, so that a rare finding is not called absent on everything.
+    """
+    cuts = {}
+    for i, name in enumerate(FINDINGS):
+        positive = probabilities[truth[:, i] == 1, i]
+        middle = float(np.median(probabilities[:, i]))
+        low = float(np.quantile(positive, MISS_RATE, method="lower")) if len(positive) else middle
+        cuts[name] = min(low, middle) if len(positive) < 20 else low
+    return cuts
+
+
+def usual(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """Per finding, the median probability: on a question after it, above is more likely yes."""
+    return {name: float(np.median(probabilities[:, i])) for i, name in enumerate(FINDINGS)}
+
+
+def _collect(
+    checkpoint: Checkpoint, films: list[Film]
+) -> tuple[np.ndarray, np.ndarray, list[Callable[[float], list]]]:
+    said, margins, opacities = [], [], []
+    paths = [film.image for film in films]
+    for seen in look_at_files(checkpoint, paths, 8, "calibrating"):
+        said.append([seen.probabilities[name] for name in FINDINGS])
+        margins.append(presence_margins(checkpoint, seen, list(NIH_FINDINGS)))
+        opacities.append(_boxes_at(seen))
+    return np.array(said), np.array(margins), opacities
+
+
+def _boxes_at(seen: Seen) -> Callable[[float], list]:
+    """The opacity boxes of a film at any cut-off; keeps the map, not the features."""
+    heat, light = seen.dense[DENSE_OPACITY].copy(), replace(seen, sight=None)  # type: ignore[arg-type]
+
+    def boxes(cut: float) -> list:
+        found = map_boxes(heat, cut, light.transform.size)
+        return [
+            (fractions(light, region), item.score)
+            for item in found
+            for region in regions(light, [item.box])
+        ]
+
+    return boxes
+
+
+def _opacity_cut(films: list[Film], opacities: list[Callable[[float], list]]) -> float:
+    """The coarse cut-off with the best mean best IoU on the reviewed films with a box."""
+    marked = [
+        (boxes, [box for name, box in film.boxes if name == OPACITY])
+        for film, boxes in zip(films, opacities, strict=True)
+        if film.reviewed and any(name == OPACITY for name, _ in film.boxes)
+    ]
+    scores = [
+        mean_best_iou([boxes(cut) for boxes, _ in marked], [true for _, true in marked])
+        for cut in OPACITY_CUTS
+    ]
+    return OPACITY_CUTS[int(np.argmax(scores))]
