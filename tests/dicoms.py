@@ -1,4 +1,4 @@
-"""Real DICOM files that come with pydicom and pydicom-data (never downloaded), and small made-up ones."""
+"""Real DICOM files of pydicom and pydicom-data (never downloaded), and small made-up ones."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,8 @@ if TYPE_CHECKING:
     from medvlm.model.checkpoint import Checkpoint
 
 Inputs = Annotated[
-    list[Path], typer.Argument(help="Files, folders, zip archives or a DICOMDIR.", metavar="INPUT...")
+    list[Path],
+    typer.Argument(metavar="INPUT...", help="Files, folders, zip archives, DICOMDIR."),
 ]
 CheckpointName = Annotated[
     str | None,
@@ -75,4 +75,4 @@ def write_atomically(path: Path, content: str) -> None:
     """A file is either whole or not there."""
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(content, encoding="utf-8")
-    os.replace(partial, path)
+    partial.replace(path)

@@ -110,8 +110,10 @@ def demo(
     image = load_image(study.instances[0])
     for question, region in DEMO_QUESTIONS:
         answer = answer_question(loaded, image, question, region)
-        over = f" [region {region.x:g},{region.y:g},{region.width:g},{region.height:g}]"
-        typer.echo(f"> {question}{over if region else ''}\n{answer_words(answer)}\n")
+        over = ""
+        if region is not None:
+            over = f" [region {region.x:g},{region.y:g},{region.width:g},{region.height:g}]"
+        typer.echo(f"> {question}{over}\n{answer_words(answer)}\n")
     typer.echo(f"Written: {', '.join(str(path) for path in sorted(folder.iterdir()))}")
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import typer
+
 from medvlm.cli.common import AsJson, Inputs, print_json, read_with_progress, report_refused
 from medvlm.dicom.inspect import inspect_reading, summarise
-
-import typer
 
 
 def inspect(inputs: Inputs, as_json: AsJson = False) -> None:

@@ -7,7 +7,6 @@ picture, as uint8, so training and inference see the same pixels.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,7 +39,7 @@ def cached_pixels(films: Sequence[Film], size: int, folder: Path) -> np.ndarray:
                 grid, _ = resize_grid(render_picture(picture), size)
             out[row] = np.round(grid * 255)
         out.flush()
-        os.replace(partial, path)
+        partial.replace(path)
     return np.load(path, mmap_mode="r")
 
 

@@ -130,9 +130,10 @@ def _volume(slices: list[Instance]) -> tuple[dict[str, Any] | None, list[dict[st
     step = float(np.median(gaps))
     # The smallest gap is the distance of neighbours even where most slices are missing.
     if gaps.max() > (1 + SPACING_TOLERANCE) * gaps.min():
-        lost = int(np.maximum(np.round(gaps / gaps.min()) - 1, 0).sum())
-        if not lost:
+        steps = gaps / gaps.min()
+        if np.abs(steps - np.round(steps)).max() > SPACING_TOLERANCE * steps.max():
             return refuse("irregular_spacing", "The distance between slices varies.")
+        lost = int(np.round(steps).sum()) - len(steps)
         return refuse("missing_slice", f"{_count(lost, 'slice')} missing between the others.")
     shift = positions[-1] - positions[0]
     slant = shift - (shift @ normal) * normal

@@ -183,10 +183,11 @@ def read_instance(found: Found | Path) -> Instance:
             remedy="Give DICOM files, PNG, JPEG, folders or zip archives of them.",
         )
     ds = parse(data, file=found.name)
-    if ds.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
+    if header_value(ds.file_meta, "MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
         raise _IndexOnly("An index of other files (DICOMDIR); those beside it are read directly.")
     check_pixels(ds, file=found.name)
-    return _dicom_instance(ds, found, digest)
+    with typed_errors(found.name):
+        return _dicom_instance(ds, found, digest)
 
 
 def patient_pseudonym(patient_id: str | None, issuer: str | None = None) -> str | None:

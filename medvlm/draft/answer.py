@@ -66,9 +66,7 @@ def answer_question(
     )
 
 
-def reply(
-    checkpoint: Checkpoint, seen: Seen, question: str, region: Box | None = None
-) -> Reply:
+def reply(checkpoint: Checkpoint, seen: Seen, question: str, region: Box | None = None) -> Reply:
     """The answer from an image already looked at; `region` in source pixels, inside the image."""
     parsed = parse_question(question, region is not None)
     chest = seen.check.accepted
@@ -184,6 +182,7 @@ def _region(seen: Seen, region: Box) -> Region:
         y=region.y,
         width=region.width,
         height=region.height,
+        polygon=None,
     )
 
 

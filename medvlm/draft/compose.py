@@ -18,10 +18,10 @@ from medvlm.draft.overlay import draw_overlay
 from medvlm.draft.parse import Polarity
 from medvlm.draft.sentences import impression
 from medvlm.draft.write import Statement, write_sentences
+from medvlm.errors import InputError
 from medvlm.findings import FINDINGS, PHRASES
 from medvlm.image.gate import instance_reasons
 from medvlm.image.load import ImageInput, load_image
-from medvlm.errors import InputError
 from medvlm.model.checkpoint import Checkpoint
 from medvlm.records import (
     Draft,

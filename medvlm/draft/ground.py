@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from medvlm.draft.locate import DENSE_OPACITY, ScoredBox, lung_masks, map_boxes, peak_boxes, place_of
+from medvlm.draft.locate import (
+    DENSE_OPACITY,
+    ScoredBox,
+    lung_masks,
+    map_boxes,
+    peak_boxes,
+    place_of,
+)
 from medvlm.draft.look import Seen
 from medvlm.draft.parse import Location
 from medvlm.findings import FINDINGS, LEXICON
@@ -35,7 +42,7 @@ def finding_boxes(checkpoint: Checkpoint, seen: Seen, finding: str) -> list[Scor
     scores = seen.score_maps[FINDINGS.index(finding)]
     if finding not in UNPLACED:
         scores = np.where(_near_lungs(seen, scores.shape), scores, scores.min())
-    return peak_boxes(scores, size)[:1 if finding in UNPLACED else 2]
+    return peak_boxes(scores, size)[: 1 if finding in UNPLACED else 2]
 
 
 def place(seen: Seen, finding: str, boxes: list[ScoredBox]) -> Location | None:
@@ -59,6 +66,7 @@ def regions(seen: Seen, boxes: list[Box]) -> list[Region]:
                     y=round(own.y, 2),
                     width=round(own.width, 2),
                     height=round(own.height, 2),
+                    polygon=None,
                 )
             )
     return out

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from medvlm.draft.parse import Location
+from medvlm.draft.parse import Location, Zone
 from medvlm.image.geometry import Box
 
 DENSE_OPACITY = 2
@@ -75,7 +75,8 @@ def place_of(boxes: list[Box], lungs: Mapping[LungSide, Box]) -> Location | None
     """
     if not boxes or len(lungs) < 2:
         return None
-    sides, zones = set(), set()
+    sides: set[LungSide] = set()
+    zones: set[Zone] = set()
     middle = (lungs["right"].right + lungs["left"].x) / 2
     for box in boxes:
         x, y = box.centre

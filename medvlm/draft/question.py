@@ -11,7 +11,9 @@ from medvlm.findings import find_mentions
 
 Kind = Literal["lungs", "place", "region", "view", "sex", "presence", "yes_no", "free"]
 
-_WHERE = re.compile(r"^\s*(where|in which|on which|which (side|lung|zone|lobe)|locate|show|point)\b", re.I)
+_WHERE = re.compile(
+    r"^\s*(where|in which|on which|which (side|lung|zone|lobe)|locate|show|point)\b", re.I
+)
 _LUNG = re.compile(r"\b(?:(left|right)\s+(?:and\s+(left|right)\s+)?)?lungs?\b", re.I)
 _YES_NO = re.compile(
     r"^\s*(is|are|is/are|was|were|does|do|did|has|have|had|can|could|will|would|any|should)\b", re.I

@@ -55,6 +55,6 @@ def says(text: str, statement: Statement) -> bool:
         return False
     if contradictions(text, statement.finding, statement.polarity, statement.location):
         return False
-    return [
-        (item.finding, item.polarity, item.location) for item in parse_sentence(text)
-    ] == [(statement.finding, statement.polarity, statement.location)]
+    return [(item.finding, item.polarity, item.location) for item in parse_sentence(text)] == [
+        (statement.finding, statement.polarity, statement.location)
+    ]

@@ -87,9 +87,7 @@ def _other_patient(groups: Sequence[str]) -> np.ndarray:
     count = len(groups)
     return np.array(
         [
-            next(
-                (j % count for j in range(i + 1, i + count) if groups[j % count] != groups[i]), i
-            )
+            next((j % count for j in range(i + 1, i + count) if groups[j % count] != groups[i]), i)
             for i in range(count)
         ]
     )

@@ -21,9 +21,7 @@ from medvlm.model.checkpoint import Checkpoint
 def vqa(checkpoint: Checkpoint, questions: Sequence[Question], batch_size: int) -> dict[str, Any]:
     """The `vqa` part of the evaluation JSON; intervals by image."""
     images = sorted({question.image for question in questions})
-    seen = dict(
-        zip(images, look_at_files(checkpoint, images, batch_size, "looking"), strict=True)
-    )
+    seen = dict(zip(images, look_at_files(checkpoint, images, batch_size, "looking"), strict=True))
     other = swapped_images(questions)
     closed = [question for question in questions if question.closed]
     opened = [question for question in questions if not question.closed]
@@ -78,10 +76,10 @@ def vqa(checkpoint: Checkpoint, questions: Sequence[Question], batch_size: int) 
 
 def swapped_images(questions: Sequence[Question]) -> dict[Path, Path]:
     """For every image the next one of its organ, in the order of their names, around in a ring."""
-    organs = defaultdict(set)
+    organs: dict[str, set[Path]] = defaultdict(set)
     for question in questions:
         organs[question.organ].add(question.image)
-    out = {}
+    out: dict[Path, Path] = {}
     for images in organs.values():
         ring = sorted(images)
         out |= dict(zip(ring, [*ring[1:], ring[0]], strict=True))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -23,6 +24,7 @@ from medvlm.findings import FINDINGS
 from medvlm.model.base_llm import BASE_LLM, base_llm_dir
 from medvlm.model.heads import ATTRIBUTES
 from medvlm.model.language import PROMPT_VERSION
+from medvlm.model.vision import channels_last
 from medvlm.model.vlm import VisionLanguageModel
 from medvlm.resources import resource_dir
 
@@ -34,7 +36,7 @@ class Calibration(Config):
     """Logit -> calibrated probability: sigmoid(slope * logit + intercept of the finding)."""
 
     slope: float = 1.0
-    intercepts: dict[str, float] = {}
+    intercepts: dict[str, float] = Field(default_factory=dict)
 
 
 class OperatingPoints(Config):
@@ -50,8 +52,8 @@ class OperatingPoints(Config):
     """
 
     present_from: float = 0.5
-    absent_below: dict[str, float] = {}
-    usual: dict[str, float] = {}
+    absent_below: dict[str, float] = Field(default_factory=dict)
+    usual: dict[str, float] = Field(default_factory=dict)
     checklist: float = 0.0
     opacity: float = 0.3
     frontal_chest: float = 0.5
@@ -123,7 +125,7 @@ def load_checkpoint(name: str | None = None, llm_path: Path | None = None) -> Ch
     except (SafetensorError, RuntimeError) as error:
         raise CheckpointError(f"does not fit: {error}", file=str(path)) from error
     model.eval().requires_grad_(False)
-    model.vision.to(memory_format=torch.channels_last)
+    channels_last(model.vision)
     return Checkpoint(model, config, folder)
 
 

@@ -95,6 +95,4 @@ class CAbstractor(nn.Module):
     def _positions_at(self, x: Tensor) -> Tensor:
         if x.shape[-2:] == self.positions.shape[-2:]:
             return self.positions
-        return F.interpolate(
-            self.positions, size=x.shape[-2:], mode="bicubic", align_corners=False
-        )
+        return F.interpolate(self.positions, size=x.shape[-2:], mode="bicubic", align_corners=False)

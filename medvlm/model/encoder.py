@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import metadata
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import timm
 import torch
@@ -39,15 +39,15 @@ class Encoder(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone = timm.create_model(config.name, in_chans=1, num_classes=0)
+        self.backbone: Any = timm.create_model(config.name, in_chans=1, num_classes=0)
         if hasattr(self.backbone, "conv_head"):
             # The classification stem behind the last map is never read.
             self.backbone.conv_head = nn.Identity()
             self.backbone.bn2 = nn.Identity()
-        stages = self.backbone.feature_info
+        stages: Any = self.backbone.feature_info
         reductions = [info["reduction"] for info in stages]
         self.indices = [len(reductions) - 1 - reductions[::-1].index(s) for s in STRIDES]
-        self.channels = tuple(stages[i]["num_chs"] for i in self.indices)
+        self.channels: tuple[int, ...] = tuple(stages[i]["num_chs"] for i in self.indices)
 
     def forward(self, images: Tensor) -> Features:
         images = (images - self.config.mean) / self.config.std

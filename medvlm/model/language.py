@@ -114,9 +114,13 @@ class LanguageModel(nn.Module):
         turns: Sequence[Sequence[Turn]],
         regions: Sequence[Sequence[Tensor | None]] | None = None,
     ) -> Sequences:
-        """Trees of `turns[b]` over `visual` [B, N, D]; `regions[b][i]` [4, D] where a turn has one."""
+        """Trees of `turns[b]` over `visual` [B, N, D]; `regions[b][i]` is [4, D] or None."""
         embeddings, layouts = [], []
-        rows, columns, targets, owners, ends = [], [], [], [], []
+        rows: list[int] = []
+        columns: list[int] = []
+        targets: list[int] = []
+        owners: list[int] = []
+        ends: list[tuple[int, int]] = []
         count = 0
         for row, own in enumerate(turns):
             user, line = self.embed(self.user), self.embed(self.line)

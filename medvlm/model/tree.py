@@ -44,7 +44,5 @@ def stack(layouts: Sequence[Layout], dtype: torch.dtype) -> tuple[Tensor, Tensor
         length = len(layout.positions)
         positions[row, :length] = layout.positions
         visible[row, :length, :length] = layout.visible
-    mask = torch.zeros(visible.shape, dtype=dtype).masked_fill_(
-        ~visible, torch.finfo(dtype).min
-    )
+    mask = torch.zeros(visible.shape, dtype=dtype).masked_fill_(~visible, torch.finfo(dtype).min)
     return positions, mask.unsqueeze(1)

@@ -64,9 +64,7 @@ class VisionLanguageModel(nn.Module):
         visual = sight.tokens.expand(len(turns), -1, -1)
         return self.language.write(visual, turns, regions, max_tokens)
 
-    def _regions(
-        self, sight: Sight, turns: Sequence[Sequence[Turn]]
-    ) -> list[list[Tensor | None]]:
+    def _regions(self, sight: Sight, turns: Sequence[Sequence[Turn]]) -> list[list[Tensor | None]]:
         places = [
             (row, i)
             for row, own in enumerate(turns)

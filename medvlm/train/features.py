@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,7 +85,7 @@ def feature_store(
                         for i, box in _sides(lung_boxes(own, size)):
                             lungs[row, i] = (box.x, box.y, box.width, box.height)
         for path, final in zip(partial, paths[:2], strict=True):
-            os.replace(path, final)
+            path.replace(final)
         np.save(paths[2], lungs)
     middle, coarse, found = (np.load(path, mmap_mode="r") for path in paths)
     return FeatureStore(middle, coarse, [_boxes(row) for row in found])

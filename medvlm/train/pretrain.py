@@ -21,7 +21,7 @@ from torch import Tensor
 from medvlm.config import PretrainConfig
 from medvlm.findings import FINDINGS, NIH_FINDINGS
 from medvlm.model.heads import ATTRIBUTES
-from medvlm.model.vision import Look, VisionModel
+from medvlm.model.vision import Look, VisionModel, channels_last
 from medvlm.train.films import FilmBatch, FilmStore, batches, epoch_rows, load_sets
 from medvlm.train.progress import Log, load_state, save_state
 
@@ -33,7 +33,8 @@ def pretrain(config: PretrainConfig) -> Path:
     device = torch.device(config.device)
     model = VisionModel(config.encoder)
     model.encoder.load_imagenet()
-    model = model.to(device, memory_format=torch.channels_last)
+    model.to(device)
+    channels_last(model)
     average = copy.deepcopy(model).requires_grad_(False).eval()
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay

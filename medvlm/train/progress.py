@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,7 +34,7 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """Writes by rename: a run that is stopped while saving keeps its last state."""
     partial = path.with_suffix(".partial")
     torch.save(dict(state), partial)
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def load_state(path: Path) -> dict[str, Any] | None:

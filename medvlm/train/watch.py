@@ -58,7 +58,7 @@ def watch(
 
 
 def macro_auroc(truth: np.ndarray, scores: np.ndarray) -> float:
-    """Mean AUROC over the columns with at least 3 positives and a negative; NaN if there is none."""
+    """Mean AUROC over the columns with at least 3 positives and a negative, else NaN."""
     columns = [i for i in range(truth.shape[1]) if 3 <= truth[:, i].sum() < len(truth)]
     if not columns:
         return float("nan")

@@ -1,0 +1,99 @@
+"""The header part of the gate: what says it is no frontal chest film gets no draft."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from medvlm.dicom.read import read_inputs
+from medvlm.image.gate import header_reasons, instance_reasons, is_chest, is_frontal
+from medvlm.image.load import ImageInput, load_image
+from tests.dicoms import ramp, shipped
+
+CHEST_FILM = ImageInput(
+    pixels=ramp(256, 200, np.float32) / 200,
+    file="film.dcm",
+    sha256="0" * 64,
+    is_dicom=True,
+    modality="DX",
+    body_part="CHEST",
+    view="PA",
+)
+
+
+def codes(image: ImageInput) -> list[str]:
+    return [reason.code for reason in header_reasons(image)]
+
+
+def test_a_chest_film_passes() -> None:
+    assert codes(CHEST_FILM) == []
+    assert codes(replace(CHEST_FILM, modality="CR", body_part=None, view=None)) == []
+
+
+def test_a_picture_says_nothing_and_passes() -> None:
+    picture = replace(CHEST_FILM, is_dicom=False, modality=None, body_part=None, view=None)
+    assert codes(picture) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"modality": "CT"}, "wrong_modality"),
+        ({"modality": "MG"}, "wrong_modality"),
+        ({"modality": None}, "wrong_modality"),
+        ({"body_part": "WRIST"}, "wrong_body_part"),
+        ({"body_part": "TSPINE"}, "wrong_body_part"),
+        ({"view": "LL"}, "wrong_view"),
+        ({"view": "LATERAL"}, "wrong_view"),
+        ({"view": "RLD"}, "wrong_view"),
+        ({"pixels": ramp(100, 200, np.float32) / 200}, "too_small"),
+        ({"pixels": np.full((256, 256), 0.5, dtype=np.float32)}, "blank"),
+    ],
+)
+def test_each_reason(change: dict, code: str) -> None:
+    assert codes(replace(CHEST_FILM, **change)) == [code]
+
+
+def test_all_reasons_are_given() -> None:
+    image = replace(CHEST_FILM, modality="CT", body_part="HEAD", view="LL")
+    assert codes(image) == ["wrong_modality", "wrong_body_part", "wrong_view"]
+    assert all(reason.message.endswith(".") for reason in header_reasons(image))
+
+
+@pytest.mark.parametrize("text", ["CHEST", "chest", "Thorax", "LUNG", "RIBS", "CHEST_PA", "CXR 2"])
+def test_words_for_the_chest(text: str) -> None:
+    assert is_chest(text)
+
+
+@pytest.mark.parametrize("text", ["HAND", "ABDOMEN", "THORACIC SPINE", "CSPINE", "SKULL", "KNEE"])
+def test_words_for_other_parts(text: str) -> None:
+    assert not is_chest(text)
+
+
+@pytest.mark.parametrize("text", ["PA", "AP", "ap", "AP SUPINE", "POSTERO-ANTERIOR"])
+def test_frontal_views(text: str) -> None:
+    assert is_frontal(text)
+
+
+@pytest.mark.parametrize("text", ["LL", "lateral", "LEFT LATERAL", "RAO", "LEFT OBLIQUE"])
+def test_other_views(text: str) -> None:
+    assert not is_frontal(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("RG1_UNCR.dcm", set()),
+        ("RG3_UNCR.dcm", {"wrong_body_part"}),
+        ("693_UNCR.dcm", {"wrong_modality"}),
+        ("US1_UNCR.dcm", {"wrong_modality"}),
+        ("MR_small.dcm", {"wrong_modality", "too_small"}),
+        ("dicomdirtests/77654033/CR1/6154", {"wrong_body_part", "wrong_view", "too_small"}),
+    ],
+)
+def test_real_files(name: str, expected: set[str]) -> None:
+    (instance,) = read_inputs(shipped(name)).instances
+    assert {reason.code for reason in instance_reasons(instance)} == expected
+    assert set(codes(load_image(instance))) == expected
