@@ -25,3 +25,26 @@ def data_pack() -> Path:
     if not (folder / "nih_cxr" / "labels.csv").is_file():
         pytest.skip(f"needs the data pack, which is not in {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_language(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a language model of a few thousand parameters."""
+    from tests.tiny import tiny_llm
+
+    return tiny_llm(tmp_path_factory.mktemp("llm"))
+
+
+@pytest.fixture(scope="session")
+def _tiny_folder(tmp_path_factory: pytest.TempPathFactory, tiny_language: Path) -> Path:
+    from tests.tiny import tiny_checkpoint
+
+    return tiny_checkpoint(tmp_path_factory.mktemp("checkpoints") / "tiny", tiny_language)
+
+
+@pytest.fixture
+def tiny(_tiny_folder: Path, tiny_language: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tiny checkpoint's folder, which `load_checkpoint` loads on the tiny language model."""
+    monkeypatch.setattr("medvlm.model.checkpoint.base_llm_dir", lambda path=None: tiny_language)
+    monkeypatch.setenv("MEDVLM_CHECKPOINT", str(_tiny_folder))
+    return _tiny_folder

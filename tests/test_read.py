@@ -17,11 +17,14 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image
+from pydicom.config import IGNORE
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from medvlm.dicom import decode, files
-from medvlm.dicom.read import Reading, patient_pseudonym, read_inputs
+from medvlm.dicom.facts import patient_pseudonym
+from medvlm.dicom.read import Reading, read_inputs
 from medvlm.dicom.study import group_studies
 from medvlm.errors import InputError, InputNotFound
 from medvlm.image.load import images_of, load_image
@@ -268,9 +271,13 @@ def test_a_deflate_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_picture_with_too_many_pixels(tmp_path: Path) -> None:
-    chunk = b"IHDR" + struct.pack(">IIBBBBB", 60000, 60000, 8, 0, 0, 0, 0)
-    head = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk
-    (tmp_path / "huge.png").write_bytes(head + struct.pack(">I", zlib.crc32(chunk)) + bytes(40))
+    def chunk(name: bytes, data: bytes) -> bytes:
+        crc = zlib.crc32(name + data)
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", crc)
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 0, 0, 0, 0))
+    pixels = chunk(b"IDAT", zlib.compress(bytes(1000)))
+    (tmp_path / "huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + pixels)
     assert codes(read_inputs(tmp_path)) == {"huge.png": "too_large"}
 
 
@@ -289,10 +296,12 @@ def test_a_dicomdir_that_points_outside_its_folder(tmp_path: Path) -> None:
     record = next(one for one in ds.DirectoryRecordSequence if "ReferencedFileID" in one)
     missing = Dataset()
     missing.update(record)
-    record.ReferencedFileID = ["..", "SECRET"]
+    record["ReferencedFileID"] = DataElement(
+        "ReferencedFileID", "CS", ["..", "SECRET"], validation_mode=IGNORE
+    )
     missing.ReferencedFileID = ["NOT", "HERE"]
     index = Dataset()
-    index.file_meta = ds.file_meta
+    index.file_meta, index.preamble = ds.file_meta, bytes(128)
     index.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     index.DirectoryRecordSequence = [record, missing]
     index.save_as(disc / "DICOMDIR", implicit_vr=False, little_endian=True)

@@ -7,3 +7,4 @@ import logging
 # pydicom's log messages quote header values, which may name a patient; what is wrong with a file
 # reaches people through our own errors. (A filter, because pydicom sets its level when imported.)
 logging.getLogger("pydicom").addFilter(lambda record: False)
+logging.getLogger("pydicom.pixels").setLevel(logging.CRITICAL)

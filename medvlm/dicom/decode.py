@@ -189,7 +189,7 @@ def _supply_transfer_syntax(ds: Dataset) -> None:
 
 def _refuse_deflate_bomb(data: bytes, file: str | None) -> None:
     """Count what a deflated data set inflates to before pydicom does it in one piece."""
-    if DeflatedExplicitVRLittleEndian.encode() + b"\x00" not in data[:2048]:
+    if DeflatedExplicitVRLittleEndian.encode() not in data[:2048]:
         return
     stream = BytesIO(data)
     pydicom.filereader.read_preamble(stream, force=True)

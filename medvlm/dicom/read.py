@@ -6,13 +6,10 @@ One broken file never harms the others: what cannot be read is listed as refused
 from __future__ import annotations
 
 import hashlib
-import hmac
-import math
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 from pydicom.dataset import Dataset
@@ -28,6 +25,7 @@ from medvlm.dicom.decode import (
     parse,
     typed_errors,
 )
+from medvlm.dicom.facts import integer, meaning, numbers, patient_pseudonym, spacing, text, words
 from medvlm.dicom.files import Found, Unpacked, find_files
 from medvlm.errors import (
     InputError,
@@ -87,9 +85,10 @@ class Instance:
         Raises:
             InputError: the file is gone or has changed for the worse since it was read.
         """
+        data = _read_bytes(self.path, self.file)
         if self.is_dicom:
-            return parse(_read_bytes(self.path, self.file), file=self.file)
-        return _open_picture(self.path, self.file, load=True)
+            return parse(data, file=self.file)
+        return _open_picture(data, self.file, load=True)
 
 
 @dataclass(frozen=True)
@@ -171,10 +170,9 @@ def read_instance(found: Found | Path) -> Instance:
         raise NotDicom("The file is empty.", file=found.name)
     digest = hashlib.sha256(data).hexdigest()
     if any(data.startswith(magic) for magic in _PICTURES):
-        picture = _open_picture(found.path, found.name)
+        picture = _open_picture(data, found.name)
         sideways = picture.getexif().get(_EXIF_ORIENTATION) in _EXIF_SIDEWAYS
         columns, rows = picture.size[::-1] if sideways else picture.size
-        picture.close()
         return Instance(found.path, found.name, digest, False, rows, columns, keep=found.keep)
     if not looks_like_dicom(data[:132]):
         raise NotDicom(
@@ -188,20 +186,6 @@ def read_instance(found: Found | Path) -> Instance:
     check_pixels(ds, file=found.name)
     with typed_errors(found.name):
         return _dicom_instance(ds, found, digest)
-
-
-def patient_pseudonym(patient_id: str | None, issuer: str | None = None) -> str | None:
-    """12 hexadecimal digits that stand for the patient; None for an empty ID.
-
-    Keyed with `MEDVLM_PSEUDONYM_KEY`. Without it the key is a public constant, so that names of
-    folders stay the same between runs; whoever can guess an ID could then check the guess.
-    """
-    identity = (patient_id or "").strip()
-    if not identity:
-        return None
-    key = os.environ.get("MEDVLM_PSEUDONYM_KEY") or "medvlm"
-    text = f"{(issuer or '').strip()}\0{identity}"
-    return hmac.new(key.encode(), text.encode("utf-8", "replace"), "sha256").hexdigest()[:12]
 
 
 class _IndexOnly(NoPixels):
@@ -229,12 +213,13 @@ def _read_bytes(path: Path, file: str) -> bytes:
         raise InputNotFound("The file cannot be read.", file=file) from error
 
 
-def _open_picture(path: Path, file: str, *, load: bool = False) -> Image.Image:
+def _open_picture(data: bytes, file: str, *, load: bool = False) -> Image.Image:
     try:
         with typed_errors(file):
-            picture = Image.open(path, formats=list(_PICTURES.values()))
+            picture = Image.open(BytesIO(data), formats=list(_PICTURES.values()))
             if picture.width * picture.height > MAX_FRAME_PIXELS:
                 raise Image.DecompressionBombError
+            picture.getexif()  # of a PNG, it may come after the pixels and be as broken as they
             if load:
                 picture.load()
             return picture
@@ -249,14 +234,12 @@ def _open_picture(path: Path, file: str, *, load: bool = False) -> Image.Image:
 
 def _decode_all(instance: Instance) -> None:
     opened = instance.open()
-    if isinstance(opened, Image.Image):
-        opened.close()
-        return
-    decode_every_frame(opened, file=instance.file)
+    if isinstance(opened, Dataset):
+        decode_every_frame(opened, file=instance.file)
 
 
 def _dicom_instance(ds: Dataset, found: Found, digest: str) -> Instance:
-    spacing = _spacing(ds)
+    between = spacing(ds)
     return Instance(
         path=found.path,
         file=found.name,
@@ -264,61 +247,19 @@ def _dicom_instance(ds: Dataset, found: Found, digest: str) -> Instance:
         is_dicom=True,
         rows=int(ds.Rows),
         columns=int(ds.Columns),
-        frames=_integer(ds, "NumberOfFrames") or 1,
-        sop_instance_uid=_text(ds, "SOPInstanceUID"),
-        study_instance_uid=_text(ds, "StudyInstanceUID"),
-        series_instance_uid=_text(ds, "SeriesInstanceUID"),
-        patient_key=patient_pseudonym(_text(ds, "PatientID"), _text(ds, "IssuerOfPatientID")),
-        modality=_text(ds, "Modality"),
-        body_part=_text(ds, "BodyPartExamined") or _meaning(ds, "AnatomicRegionSequence"),
-        view_position=_text(ds, "ViewPosition") or _meaning(ds, "ViewCodeSequence"),
-        photometric=_text(ds, "PhotometricInterpretation"),
-        pixel_spacing_mm=(spacing[0], spacing[1]) if spacing else None,
-        instance_number=_integer(ds, "InstanceNumber"),
-        image_type=tuple(str(part) for part in header_value(ds, "ImageType") or ()),
-        position_mm=_numbers(ds, "ImagePositionPatient", 3),
-        orientation=_numbers(ds, "ImageOrientationPatient", 6),
+        frames=integer(ds, "NumberOfFrames") or 1,
+        sop_instance_uid=text(ds, "SOPInstanceUID"),
+        study_instance_uid=text(ds, "StudyInstanceUID"),
+        series_instance_uid=text(ds, "SeriesInstanceUID"),
+        patient_key=patient_pseudonym(text(ds, "PatientID"), text(ds, "IssuerOfPatientID")),
+        modality=text(ds, "Modality"),
+        body_part=text(ds, "BodyPartExamined") or meaning(ds, "AnatomicRegionSequence"),
+        view_position=text(ds, "ViewPosition") or meaning(ds, "ViewCodeSequence"),
+        photometric=text(ds, "PhotometricInterpretation"),
+        pixel_spacing_mm=(between[0], between[1]) if between else None,
+        instance_number=integer(ds, "InstanceNumber"),
+        image_type=words(ds, "ImageType"),
+        position_mm=numbers(ds, "ImagePositionPatient", 3),
+        orientation=numbers(ds, "ImageOrientationPatient", 6),
         keep=found.keep,
     )
-
-
-def _text(ds: Dataset, keyword: str) -> str | None:
-    value = header_value(ds, keyword)
-    return str(value).strip("\0 ") or None if value is not None else None
-
-
-def _integer(ds: Dataset, keyword: str) -> int | None:
-    try:
-        return int(header_value(ds, keyword))
-    except (TypeError, ValueError):
-        return None
-
-
-def _numbers(ds: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
-    """`count` finite numbers, or None."""
-    try:
-        numbers = tuple(float(number) for number in header_value(ds, keyword))
-    except (TypeError, ValueError):
-        return None
-    return numbers if len(numbers) == count and all(map(math.isfinite, numbers)) else None
-
-
-def _spacing(ds: Dataset) -> tuple[float, ...] | None:
-    """(row, column) in mm; for a projection without a calibration, at the detector."""
-    measures: Any = ds
-    for keyword in ("SharedFunctionalGroupsSequence", "PixelMeasuresSequence"):
-        items = header_value(measures, keyword)
-        measures = items[0] if items else Dataset()
-    spacing = (
-        _numbers(ds, "PixelSpacing", 2)
-        or _numbers(measures, "PixelSpacing", 2)
-        or _numbers(ds, "ImagerPixelSpacing", 2)
-    )
-    return spacing if spacing and min(spacing) > 0 else None
-
-
-def _meaning(ds: Dataset, keyword: str) -> str | None:
-    """The words of the first code in a code sequence, in capitals."""
-    items = header_value(ds, keyword)
-    meaning = _text(items[0], "CodeMeaning") if items else None
-    return meaning.upper()[:64] if meaning else None

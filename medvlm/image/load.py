@@ -78,8 +78,7 @@ def load_image(instance: Instance, frame: int = 0) -> ImageInput:
     try:
         opened = instance.open()
         if isinstance(opened, Image.Image):
-            with opened:
-                pixels = render_picture(opened)
+            pixels = render_picture(opened)
         else:
             pixels = render(opened, frame)
     except InputError as error:

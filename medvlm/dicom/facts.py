@@ -1,0 +1,76 @@
+"""Facts from a DICOM header, each None where the file does not say it or says nonsense."""
+
+from __future__ import annotations
+
+import hmac
+import math
+import os
+from typing import Any
+
+from pydicom.dataset import Dataset
+
+from medvlm.dicom.decode import header_value
+
+
+def patient_pseudonym(patient_id: str | None, issuer: str | None = None) -> str | None:
+    """12 hexadecimal digits that stand for the patient; None for an empty ID.
+
+    Keyed with `MEDVLM_PSEUDONYM_KEY`. Without it the key is a public constant, so that names of
+    folders stay the same between runs; whoever can guess an ID could then check the guess.
+    """
+    identity = (patient_id or "").strip()
+    if not identity:
+        return None
+    key = os.environ.get("MEDVLM_PSEUDONYM_KEY") or "medvlm"
+    identified = f"{(issuer or '').strip()}\0{identity}"
+    return hmac.new(key.encode(), identified.encode("utf-8", "replace"), "sha256").hexdigest()[:12]
+
+
+def text(ds: Dataset, keyword: str) -> str | None:
+    """The value as text without padding, or None."""
+    value = header_value(ds, keyword)
+    return str(value).strip("\0 ") or None if value is not None else None
+
+
+def words(ds: Dataset, keyword: str) -> tuple[str, ...]:
+    """Every one of the values as text; empty where there is none."""
+    value = header_value(ds, keyword)
+    return () if value is None else (value,) if isinstance(value, str) else tuple(map(str, value))
+
+
+def integer(ds: Dataset, keyword: str) -> int | None:
+    """The value as a whole number, or None."""
+    try:
+        return int(header_value(ds, keyword))
+    except (TypeError, ValueError):
+        return None
+
+
+def numbers(ds: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
+    """`count` finite numbers, or None."""
+    try:
+        numbers = tuple(float(number) for number in header_value(ds, keyword))
+    except (TypeError, ValueError):
+        return None
+    return numbers if len(numbers) == count and all(map(math.isfinite, numbers)) else None
+
+
+def spacing(ds: Dataset) -> tuple[float, ...] | None:
+    """(row, column) in mm; for a projection without a calibration, at the detector."""
+    measures: Any = ds
+    for keyword in ("SharedFunctionalGroupsSequence", "PixelMeasuresSequence"):
+        items = header_value(measures, keyword)
+        measures = items[0] if items else Dataset()
+    found = (
+        numbers(ds, "PixelSpacing", 2)
+        or numbers(measures, "PixelSpacing", 2)
+        or numbers(ds, "ImagerPixelSpacing", 2)
+    )
+    return found if found and min(found) > 0 else None
+
+
+def meaning(ds: Dataset, keyword: str) -> str | None:
+    """The words of the first code in a code sequence, in capitals."""
+    items = header_value(ds, keyword)
+    said = text(items[0], "CodeMeaning") if items else None
+    return said.upper()[:64] if said else None
