@@ -103,10 +103,16 @@ class DataConfig(Config):
 
 
 class Phase(Config):
-    """A run of epochs at one image size."""
+    """A run of epochs at one image size.
+
+    `mixup`: parameter of the beta distribution, 0 for none. `restart`: the learning rate begins a
+    new cosine at half the height of the last.
+    """
 
     epochs: int = Field(ge=1)
     size: int = Field(ge=32, multiple_of=32)
+    mixup: float = Field(0.0, ge=0)
+    restart: bool = False
 
 
 class PretrainConfig(Config):

@@ -45,6 +45,7 @@ def _tiny_folder(tmp_path_factory: pytest.TempPathFactory, tiny_language: Path) 
 @pytest.fixture
 def tiny(_tiny_folder: Path, tiny_language: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A tiny checkpoint's folder, which `load_checkpoint` loads on the tiny language model."""
-    monkeypatch.setattr("medvlm.model.checkpoint.base_llm_dir", lambda path=None: tiny_language)
+    for module in ("medvlm.model.checkpoint", "medvlm.train.align"):
+        monkeypatch.setattr(f"{module}.base_llm_dir", lambda path=None: tiny_language)
     monkeypatch.setenv("MEDVLM_CHECKPOINT", str(_tiny_folder))
     return _tiny_folder

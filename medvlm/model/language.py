@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from medvlm.config import LoraSettings
 from medvlm.errors import CheckpointError
@@ -23,6 +24,9 @@ from medvlm.model.tree import lay_out, stack
 
 # Part of the checkpoint's contract: weights trained on one wording do not fit another.
 PROMPT_VERSION = "2"
+# A bar for half a second of reading local weights only gets between a command's own lines.
+disable_progress_bar()
+
 USER, ASK, END = "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from rich.progress import track
 from safetensors.torch import save_file
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from medvlm.config import PretrainConfig
+from medvlm.config import Phase, PretrainConfig
+from medvlm.evaluate.metrics import auroc
 from medvlm.findings import FINDINGS, NIH_FINDINGS
 from medvlm.model.heads import ATTRIBUTES
 from medvlm.model.vision import Look, VisionModel, channels_last
@@ -39,10 +40,10 @@ def pretrain(config: PretrainConfig) -> Path:
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
-    sizes = [phase.size for phase in config.phases for _ in range(phase.epochs)]
+    phases = [phase for phase in config.phases for _ in range(phase.epochs)]
     per_epoch = {str(kind): count for kind, count in config.data.per_epoch.items()}
-    total = len(sizes) * (sum(per_epoch.values()) // config.batch_size)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, total))
+    rate = _cycles(config.phases, sum(per_epoch.values()) // config.batch_size)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
     log, state_path = Log(config.out), config.out / "state.pt"
     first = 0
     if (state := load_state(state_path)) is not None:
@@ -51,14 +52,19 @@ def pretrain(config: PretrainConfig) -> Path:
         optimiser.load_state_dict(state["optimiser"])
         schedule.load_state_dict(state["schedule"])
         first = state["epoch"]
-    for epoch in range(first, len(sizes)):
+    for epoch in range(first, len(phases)):
         rows = epoch_rows(store, per_epoch, config.seed, epoch)
+        # Dropout draws from the global generator: a resumed epoch must find it as it would be.
+        torch.manual_seed(config.seed * 1000 + epoch)
         generator = torch.Generator().manual_seed(config.seed * 1000 + epoch)
         model.train()
         losses = []
         steps = list(batches(rows, config.batch_size))
-        for part in track(steps, f"epoch {epoch + 1}/{len(sizes)}", transient=True):
-            batch = FilmBatch(*(t.to(device) for t in store.batch(part, sizes[epoch], generator)))
+        for part in track(steps, f"epoch {epoch + 1}/{len(phases)}", transient=True):
+            batch = store.batch(part, phases[epoch].size, generator)
+            if phases[epoch].mixup:
+                batch = mixup(batch, phases[epoch].mixup, generator)
+            batch = FilmBatch(*(t.to(device) for t in batch))
             with torch.autocast(config.device, dtype=torch.bfloat16):
                 look = model(batch.images)
             loss = vision_loss(look, batch, config.opacity_weight)
@@ -70,9 +76,9 @@ def pretrain(config: PretrainConfig) -> Path:
             _follow(average, model, config.ema)
             losses.append(loss.item())
         figures = {}
-        if (epoch + 1) % config.watch_every == 0 or epoch + 1 == len(sizes):
+        if (epoch + 1) % config.watch_every == 0 or epoch + 1 == len(phases):
             figures = watch(average, store, config.encoder.size)
-        log.write(epoch=epoch + 1, size=sizes[epoch], loss=float(np.mean(losses)), **figures)
+        log.write(epoch=epoch + 1, size=phases[epoch].size, loss=float(np.mean(losses)), **figures)
         save_state(
             state_path,
             {
@@ -112,6 +118,48 @@ def masked_bce(logits: Tensor, targets: Tensor) -> Tensor:
     known = ~targets.isnan()
     loss = F.binary_cross_entropy_with_logits(logits, targets.nan_to_num(), reduction="none")
     return (loss * known).sum() / known.sum().clamp_min(1)
+
+
+def mixup(batch: FilmBatch, alpha: float, generator: torch.Generator) -> FilmBatch:
+    """Blends every film with another one and their labels alike (Zhang et al., ICLR 2018).
+
+    Partners are drawn among films with the same labels known, so that few labels are lost.
+    """
+    random = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
+    share = torch.from_numpy(random.beta(alpha, alpha, len(batch.images))).float()
+    share = torch.maximum(share, 1 - share)
+    partner = np.arange(len(batch.images))
+    labelled = ~batch.findings[:, 0].isnan().numpy()
+    for group in (np.flatnonzero(labelled), np.flatnonzero(~labelled)):
+        partner[group] = random.permutation(group)
+
+    def blend(x: Tensor) -> Tensor:
+        own = share.reshape(-1, *[1] * (x.ndim - 1))
+        return own * x + (1 - own) * x[partner]
+
+    return FilmBatch(
+        images=blend(batch.images),
+        findings=blend(batch.findings),
+        attributes=blend(batch.attributes),
+        dense=blend(batch.dense),
+        dense_known=batch.dense_known & batch.dense_known[partner],
+    )
+
+
+def _cycles(phases: Sequence[Phase], steps: int) -> Callable[[int], float]:
+    """The learning rate's factor by step; a restart begins a new cosine at half the height."""
+    lengths: list[int] = []
+    for phase in phases:
+        if phase.restart or not lengths:
+            lengths.append(0)
+        lengths[-1] += phase.epochs * steps
+    starts = np.cumsum([0, *lengths])
+
+    def rate(step: int) -> float:
+        cycle = min(int(np.searchsorted(starts, step, side="right")) - 1, len(lengths) - 1)
+        return 0.5**cycle * _rate(step - int(starts[cycle]), lengths[cycle])
+
+    return rate
 
 
 def _rate(step: int, total: int, warm_up: int = 100) -> float:
@@ -156,23 +204,21 @@ def watch(model: VisionModel, store: FilmStore, size: int) -> dict[str, float]:
         columns = [i for i in range(len(NIH_FINDINGS)) if truth[:, i].sum() >= 10]
         if columns:
             figures["nih_macro"] = float(
-                np.mean([roc_auc_score(truth[:, i], findings[:, i]) for i in columns])
+                np.mean([auroc(truth[:, i], findings[:, i]) for i in columns])
             )
         opacity = len(FINDINGS) - 1
         known = ~np.isnan(truth[:, opacity])
         if 0 < truth[known, opacity].sum() < known.sum():
-            figures["opacity"] = float(
-                roc_auc_score(truth[known, opacity], findings[known, opacity])
-            )
+            figures["opacity"] = float(auroc(truth[known, opacity], findings[known, opacity]))
         for name in ("ap_view", "male"):
             i = ATTRIBUTES.index(name)
-            figures[name] = float(roc_auc_score(store.attributes[rows, i], attributes[:, i]))
+            figures[name] = auroc(store.attributes[rows, i], attributes[:, i])
     if len(rows := store.rows("kermany_cxr", validation=True)):
         masked = [row for row in rows if store.dense_known[row, 0]]
         rows = np.unique(np.concatenate([rows[::4], masked]).astype(int))
         findings, _, dense = predict(model, store, rows, size)
         i = FINDINGS.index("Pneumonia")
-        figures["kermany"] = float(roc_auc_score(store.findings[rows, i], findings[:, i]))
+        figures["kermany"] = auroc(store.findings[rows, i], findings[:, i])
         known = store.dense_known[rows, 0].numpy()
         truth = store.batch(rows, size, None).dense[:, :2].numpy()[known] > 0.5
         said = dense[known, :2] > 0.5

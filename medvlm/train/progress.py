@@ -23,6 +23,7 @@ class Log:
         row = {
             name: round(value, 4) if isinstance(value, float) else value
             for name, value in figures.items()
+            if value == value  # a figure that is undefined (NaN) is left out
         }
         row["seconds"] = round(time.monotonic() - self.start)
         with self.path.open("a", encoding="utf-8") as file:

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from medvlm.data.sets import Question
 from medvlm.draft.wording import checklist_question
+from medvlm.evaluate.metrics import auroc
 from medvlm.findings import NIH_FINDINGS
 from medvlm.model.language import Turn
 from medvlm.model.vlm import VisionLanguageModel
@@ -62,7 +62,7 @@ def macro_auroc(truth: np.ndarray, scores: np.ndarray) -> float:
     columns = [i for i in range(truth.shape[1]) if 3 <= truth[:, i].sum() < len(truth)]
     if not columns:
         return float("nan")
-    return float(np.mean([roc_auc_score(truth[:, i], scores[:, i]) for i in columns]))
+    return float(np.mean([auroc(truth[:, i], scores[:, i]) for i in columns]))
 
 
 def _closed(

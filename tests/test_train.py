@@ -1,0 +1,213 @@
+"""Training end to end on made-up sets with tiny models: it runs, resumes, repeats, and learns."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from medvlm.config import DataConfig, Phase, PretrainConfig, StageConfig, TrainConfig
+from medvlm.data.sets import in_validation, load_set
+from medvlm.errors import CheckpointError, ConfigError, DataCardError, DataSetError
+from medvlm.model.checkpoint import load_checkpoint
+from medvlm.train import pretrain as pretrain_module
+from medvlm.train.align import align
+from medvlm.train.augment import random_affine, random_exposure
+from medvlm.train.films import FilmStore, epoch_rows
+from medvlm.train.pretrain import masked_bce, mixup, pretrain
+from medvlm.train.release import fit_calibration, release
+from medvlm.train.targets import Asker
+from tests.sets import pack
+from tests.tiny import TINY
+
+COUNTS = {"nih_cxr": 16, "kermany_cxr": 8, "vqa_rad": 8}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pack(tmp_path_factory.mktemp("pack"))
+
+
+def data_config(data: Path, folder: Path) -> DataConfig:
+    return DataConfig(root=data, per_epoch=COUNTS, cache=folder / "cache")
+
+
+def pretrain_config(data: Path, folder: Path, epochs: int = 2) -> PretrainConfig:
+    return PretrainConfig(
+        out=folder / "pretrain",
+        data=data_config(data, folder),
+        encoder=TINY.encoder,
+        phases=(Phase(epochs=1, size=32), Phase(epochs=epochs - 1, size=64, mixup=0.5)),
+        batch_size=8,
+        watch_every=1,
+    )
+
+
+def train_config(data: Path, folder: Path) -> TrainConfig:
+    stage = StageConfig(epochs=1, learning_rate=1e-3)
+    return TrainConfig(
+        out=folder / "train",
+        data=data_config(data, folder),
+        vision=folder / "pretrain",
+        model=TINY,
+        warm_up=stage,
+        stage1=stage,
+        stage2=stage,
+        batch_size=8,
+        watch_films=8,
+    )
+
+
+@pytest.fixture
+def no_imagenet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medvlm.model.encoder.Encoder.load_imagenet", lambda self: None)
+
+
+@pytest.mark.usefixtures("no_imagenet", "tiny")
+def test_from_pictures_to_a_released_checkpoint(data: Path, tmp_path: Path) -> None:
+    pretrain(pretrain_config(data, tmp_path))
+    folder = align(train_config(data, tmp_path), "tiny", "0.1")
+    out = release(folder, data, tmp_path / "released")
+    loaded = load_checkpoint(str(out))
+    assert loaded.config.name == "tiny"
+    assert set(loaded.config.calibration.intercepts) == set(loaded.config.findings)
+    log = [json.loads(line) for line in (tmp_path / "train" / "log.jsonl").read_text().splitlines()]
+    assert [row["stage"] for row in log] == ["warm_up", "stage1", "stage2"]
+    assert {"checklist", "checklist_swapped", "closed", "closed_swapped"} <= set(log[-1])
+
+
+@pytest.mark.usefixtures("no_imagenet")
+def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = pretrain(pretrain_config(data, tmp_path / "a", epochs=3))
+    config = pretrain_config(data, tmp_path / "b", epochs=3)
+    saves = 0
+    save = pretrain_module.save_state
+
+    def stop_after_the_first(*arguments: object) -> None:
+        nonlocal saves
+        save(*arguments)  # type: ignore[arg-type]
+        saves += 1
+        if saves == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(pretrain_module, "save_state", stop_after_the_first)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(config)
+    monkeypatch.setattr(pretrain_module, "save_state", save)
+    resumed = pretrain(config)
+    one, two = (f / "vision.safetensors" for f in (whole, resumed))
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_training_refuses_a_set_without_a_card(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medvlm.data.cards.resource_dir", lambda name: tmp_path)
+    with pytest.raises(DataCardError, match="nih_cxr"):
+        pretrain(pretrain_config(data, tmp_path))
+
+
+@pytest.mark.usefixtures("tiny")
+def test_alignment_refuses_a_missing_encoder(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="medvlm pretrain"):
+        align(train_config(data, tmp_path), "tiny", "0.1")
+
+
+def test_unknown_keys_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text("out: x\nlearning_rat: 1\n")
+    with pytest.raises(ConfigError, match="learning_rat"):
+        PretrainConfig.from_yaml(path)
+
+
+def test_shipped_configurations_are_valid(root: Path) -> None:
+    for path in (root / "configs").glob("*.yaml"):
+        kind = PretrainConfig if path.name.startswith("pretrain") else TrainConfig
+        kind.from_yaml(path)
+
+
+def test_no_patient_is_on_both_sides(data: Path) -> None:
+    for name in COUNTS:
+        films = load_set(data / name).films
+        sides = {film.group: film.validation for film in films}
+        assert all(film.validation == sides[film.group] for film in films)
+        assert all(film.validation == in_validation(name, film.group) for film in films)
+
+
+def test_the_split_is_about_a_fifth_and_never_moves() -> None:
+    share = np.mean([in_validation("nih_cxr", str(i)) for i in range(5000)])
+    assert 0.18 < share < 0.22
+    assert [in_validation("nih_cxr", str(i)) for i in (0, 1, 2, 61)] == EXPECTED_SPLIT
+
+
+EXPECTED_SPLIT = [False, False, False, False]
+
+
+def test_epochs_hold_no_validation_film_and_come_round(data: Path, tmp_path: Path) -> None:
+    store = FilmStore.build([load_set(data / "nih_cxr")], tmp_path)
+    seen: set[int] = set()
+    for epoch in range(6):
+        rows = epoch_rows(store, {"nih_cxr": 6}, seed=0, epoch=epoch)
+        assert not any(store.films[row].validation for row in rows)
+        assert (rows == epoch_rows(store, {"nih_cxr": 6}, seed=0, epoch=epoch)).all()
+        seen |= set(rows.tolist())
+    assert seen == set(store.rows("nih_cxr", validation=False).tolist())
+
+
+def test_augmentation_never_mirrors() -> None:
+    affine = random_affine(500, torch.Generator().manual_seed(0))
+    assert (torch.linalg.det(affine[:, :, :2]) > 0).all()
+    assert (affine[:, 0, 0] > 0.5).all()
+    images = random_exposure(torch.rand(4, 1, 8, 8), torch.Generator().manual_seed(0))
+    assert images.min() >= 0
+    assert images.max() <= 1
+
+
+def test_unknown_labels_cost_nothing() -> None:
+    logits = torch.tensor([[0.0, 5.0]])
+    loss = masked_bce(logits, torch.tensor([[1.0, float("nan")]]))
+    assert loss.item() == pytest.approx(np.log(2))
+    assert masked_bce(logits, torch.full((1, 2), float("nan"))).item() == 0
+
+
+def test_mixup_blends_labels_as_it_blends_pixels(data: Path, tmp_path: Path) -> None:
+    store = FilmStore.build([load_set(data / "nih_cxr")], tmp_path)
+    batch = store.batch(np.arange(8), 32, None)
+    mixed = mixup(batch, 0.5, torch.Generator().manual_seed(0))
+    assert mixed.images.shape == batch.images.shape
+    assert (mixed.findings[:, :14] >= 0).all()
+    assert (mixed.findings[:, :14] <= 1).all()
+    torch.testing.assert_close(batch.findings[:, 0], store.findings[:8, 0])
+
+
+def test_targets_are_true_of_the_film(data: Path) -> None:
+    nih = load_set(data / "nih_cxr")
+    asker = Asker.build([], size=64)
+    film = next(f for f in nih.films if f.boxes)
+    said: dict[str, set[str]] = {}
+    for seed in range(60):
+        for turn in asker.turns(film, {}, True, np.random.default_rng(seed)):
+            said.setdefault(turn.question, set()).add(turn.answer)
+    assert said["pneumonia?"] == {"yes"}
+    assert said["hiatal hernia?"] == {"no"}
+    assert said["AP view?"] == {"no"}
+    assert said["What is in this region?"] == {"lung opacity"}
+
+
+def test_calibration_finds_slope_and_shift() -> None:
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(4000, 15)) * 2
+    truth = (random.random(logits.shape) < 1 / (1 + np.exp(-(0.5 * logits - 1)))).astype(float)
+    fitted = fit_calibration(truth, logits)
+    assert fitted.slope == pytest.approx(0.5, abs=0.05)
+    assert fitted.intercepts["Mass"] == pytest.approx(-1, abs=0.15)
+
+
+def test_a_folder_that_is_no_set_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(DataSetError, match=r"labels\.csv"):
+        load_set(tmp_path)
