@@ -136,7 +136,7 @@ def test_ask_wants_one_image(medvlm, tmp_path: Path) -> None:
     run = medvlm("ask", tmp_path, "Is this normal?")
     assert run.code == 2
     assert "--instance" in run.err
-    uid = run.err.splitlines()[1].strip()
+    uid = next(line.strip() for line in run.err.splitlines() if line.strip()[:1].isdigit())
     assert medvlm("ask", tmp_path, "Is this normal?", "--instance", uid, "--json").code == 0
     assert medvlm("ask", tmp_path, "Is this normal?", "--instance", "1.2.3").code == 2
 

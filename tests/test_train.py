@@ -76,7 +76,7 @@ def test_from_pictures_to_a_released_checkpoint(data: Path, tmp_path: Path) -> N
     assert set(loaded.config.calibration.intercepts) == set(loaded.config.findings)
     log = [json.loads(line) for line in (tmp_path / "train" / "log.jsonl").read_text().splitlines()]
     assert [row["stage"] for row in log] == ["warm_up", "stage1", "stage2"]
-    assert {"checklist", "checklist_swapped", "closed", "closed_swapped"} <= set(log[-1])
+    assert {"loss", "probe_loss", "closed", "closed_swapped"} <= set(log[-1])
 
 
 @pytest.mark.usefixtures("no_imagenet")
