@@ -87,11 +87,15 @@ class LoraSettings(Config):
 
 
 class ModelConfig(Config):
-    """All that is needed to build the model before its weights are loaded."""
+    """All that is needed to build the model before its weights are loaded.
+
+    `scales`: further image sizes at which findings and attributes are read, and averaged.
+    """
 
     encoder: EncoderConfig = EncoderConfig()
     connector: ConnectorConfig = ConnectorConfig()
     lora: LoraSettings = LoraSettings()
+    scales: tuple[int, ...] = ()
 
 
 class DataConfig(Config):

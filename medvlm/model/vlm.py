@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medvlm.config import ModelConfig
@@ -40,9 +41,23 @@ class VisionLanguageModel(nn.Module):
         )
 
     def look(self, images: Tensor) -> Look:
-        """The encoder and its heads over `images` [B, 1, size, size] in 0..1."""
-        out: Look = self.vision(images)
-        return out
+        """The encoder and its heads over `images` [B, 1, size, size] in 0..1.
+
+        Logits of findings and attributes are means over the image's own size and `scales`; features
+        and maps are those of the image's own size.
+        """
+        look: Look = self.vision(images)
+        findings, attributes = [look.findings], [look.attributes]
+        for size in self.config.scales:
+            other = self.vision(
+                F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+            )
+            findings.append(other.findings)
+            attributes.append(other.attributes)
+        return look._replace(
+            findings=torch.stack(findings).mean(dim=0),
+            attributes=torch.stack(attributes).mean(dim=0),
+        )
 
     def sight(self, features: Features) -> Sight:
         """The connector's tokens for features of the encoder."""

@@ -1,14 +1,15 @@
 """Encoder pretraining: findings, attributes, lung masks and opacity boxes at once.
 
-Losses with unknown labels are masked. The weights released are an exponential moving average,
-and nothing is selected on the validation patients: they are only watched.
+Losses with unknown labels are masked. An exponential moving average of the weights is taken, and
+the weights released are the mean of that average at the ends of the learning rate's cycles
+(stochastic weight averaging, Izmailov et al., UAI 2018). The validation patients are only watched.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,13 +46,14 @@ def pretrain(config: PretrainConfig) -> Path:
     rate = _cycles(config.phases, sum(per_epoch.values()) // config.batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
     log, state_path = Log(config.out), config.out / "state.pt"
-    first = 0
+    first, cycle_ends = 0, [*_cycle_ends(config.phases)]
+    ends: list[dict[str, Tensor]] = []
     if (state := load_state(state_path)) is not None:
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
         schedule.load_state_dict(state["schedule"])
-        first = state["epoch"]
+        first, ends = state["epoch"], state["ends"]
     for epoch in range(first, len(phases)):
         rows = epoch_rows(store, per_epoch, config.seed, epoch)
         # Dropout draws from the global generator: a resumed epoch must find it as it would be.
@@ -79,6 +81,8 @@ def pretrain(config: PretrainConfig) -> Path:
         if (epoch + 1) % config.watch_every == 0 or epoch + 1 == len(phases):
             figures = watch(average, store, config.encoder.size)
         log.write(epoch=epoch + 1, size=phases[epoch].size, loss=float(np.mean(losses)), **figures)
+        if epoch + 1 in cycle_ends:
+            ends.append({name: t.cpu().clone() for name, t in average.state_dict().items()})
         save_state(
             state_path,
             {
@@ -87,10 +91,10 @@ def pretrain(config: PretrainConfig) -> Path:
                 "optimiser": optimiser.state_dict(),
                 "schedule": schedule.state_dict(),
                 "epoch": epoch + 1,
+                "ends": ends,
             },
         )
-    weights = {name: t.contiguous() for name, t in average.state_dict().items()}
-    save_file(weights, config.out / "vision.safetensors")
+    save_file(_mean(ends), config.out / "vision.safetensors")
     config.encoder.to_yaml(config.out / "encoder.yaml")
     return config.out
 
@@ -144,6 +148,25 @@ def mixup(batch: FilmBatch, alpha: float, generator: torch.Generator) -> FilmBat
         dense=blend(batch.dense),
         dense_known=batch.dense_known & batch.dense_known[partner],
     )
+
+
+def _cycle_ends(phases: Sequence[Phase]) -> Iterator[int]:
+    """Epochs done at the end of each cycle of the learning rate."""
+    done = 0
+    for i, phase in enumerate(phases):
+        done += phase.epochs
+        if i + 1 == len(phases) or phases[i + 1].restart:
+            yield done
+
+
+def _mean(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of state dicts; counters are the last one's."""
+    return {
+        name: torch.stack([state[name] for state in states]).mean(dim=0).contiguous()
+        if last.is_floating_point()
+        else last
+        for name, last in states[-1].items()
+    }
 
 
 def _cycles(phases: Sequence[Phase], steps: int) -> Callable[[int], float]:
