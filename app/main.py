@@ -93,7 +93,7 @@ def _kept(upload: UploadedFile) -> Path:
 def _chosen_study(path: Path) -> Study | None:
     """The study in the file; of several, the one the user picks."""
     reading = read_inputs([path])
-    for refused in reading.refused:
+    for refused in reading.failed:
         st.error("A file could not be read.")
         st.text(f"{refused.message} {refused.remedy or ''}")
     studies = group_studies(reading)

@@ -6,7 +6,7 @@ Units: `size`, `width` and `stride` are pixels of the square input grid; `seed` 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -95,7 +95,7 @@ class ModelConfig(Config):
     encoder: EncoderConfig = EncoderConfig()
     connector: ConnectorConfig = ConnectorConfig()
     lora: LoraSettings = LoraSettings()
-    scales: tuple[int, ...] = ()
+    scales: tuple[Annotated[int, Field(ge=32, multiple_of=32)], ...] = ()
 
 
 class DataConfig(Config):

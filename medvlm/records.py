@@ -28,7 +28,7 @@ class Reason(_Record):
 
 
 class ImageCheck(_Record):
-    """The gate's word on one image; ``file`` is the path as the caller gave it."""
+    """The gate's word on one image; ``file`` is the start of its sha256, never a path."""
 
     file: str | None = None
     sop_instance_uid: str | None = None

@@ -101,7 +101,7 @@ def test_a_second_run_resumes_and_a_broken_draft_is_redone(medvlm, tmp_path: Pat
     assert first.code == 0
     (study,) = json.loads(first.out)["studies"]
     assert not study["resumed"]
-    assert sorted(p.name for p in Path(study["draft"]).parent.iterdir()) == [
+    assert sorted(p.name for p in Path(study["draft"]).parent.glob("[!.]*")) == [
         "draft.json",
         "draft.md",
         "overlay.png",

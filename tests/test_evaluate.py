@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from medvlm.data.sets import load_set
-from medvlm.evaluate.report import _best_constant, _other_patient
+from medvlm.evaluate.controls import other_patient
+from medvlm.evaluate.report import _best_constant
 from medvlm.evaluate.run import evaluate_folder
 from medvlm.evaluate.vqa import swapped_images
 from medvlm.model.checkpoint import load_checkpoint
@@ -63,8 +64,10 @@ def test_the_swapped_image_is_another_one_of_the_same_organ(tmp_path: Path) -> N
 
 def test_shuffling_takes_another_patient() -> None:
     groups = ["a", "a", "b", "c", "c"]
-    for i, j in enumerate(_other_patient(groups)):
-        assert groups[i] != groups[j]
+    other = other_patient(groups)
+    assert other is not None
+    assert all(groups[i] != groups[j] for i, j in enumerate(other))
+    assert other_patient(["a", "a"]) is None
 
 
 def test_the_prevalence_baseline_says_the_commonest() -> None:

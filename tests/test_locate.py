@@ -46,7 +46,19 @@ def test_boxes_are_the_surest_three_and_grain_is_dropped() -> None:
 
 
 def test_a_flat_map_has_no_peak() -> None:
-    assert peak_boxes(np.ones((20, 20)), 320) == []
+    everywhere = np.ones((20, 20), dtype=bool)
+    assert peak_boxes(np.ones((20, 20)), 320, everywhere) == []
+
+
+def test_a_peak_is_sought_among_the_valid_cells() -> None:
+    scores = np.full((20, 20), -8.0)
+    scores[5:15, 5:15] = -3.0
+    scores[6:9, 6:9] = -1.0
+    scores[0, 0] = 5.0
+    valid = np.zeros((20, 20), dtype=bool)
+    valid[5:15, 5:15] = True
+    (found,) = peak_boxes(scores, 320, valid)
+    assert found.box == Box(96, 96, 48, 48)
 
 
 @pytest.mark.parametrize(

@@ -95,15 +95,19 @@ def choose_instance(reading: Reading, wanted: str | None) -> tuple[Instance, int
             )
         report_refused(reading.failed)
         raise InputNotFound("holds no image", remedy="give a DICOM file, a PNG or a JPEG")
+    distinct = {item.sha256: item for item in reversed(reading.instances)}
     candidates = [
-        (item, frame) for item in reading.instances for frame in range(max(1, item.frames))
+        (item, frame)
+        for item in reversed(distinct.values())
+        for frame in range(max(1, item.frames))
     ]
     if wanted is not None:
         uid, _, number = wanted.partition(":")
         named = [
             (item, frame)
             for item, frame in candidates
-            if item.sop_instance_uid == uid and (not number or str(frame) == number)
+            if (item.sop_instance_uid == uid and (not number or str(frame) == number))
+            or item.file == wanted
         ]
         if len(named) == 1 or (named and not number and named[0][0].frames == 1):
             return named[0]

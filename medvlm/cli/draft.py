@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
-import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ import typer
 from pydantic import ValidationError
 from rich.progress import Progress
 
+from medvlm import __version__
 from medvlm.cli.ask import answer_words
 from medvlm.cli.common import (
     AsJson,
@@ -37,6 +39,7 @@ from medvlm.resources import sample_film
 if TYPE_CHECKING:
     from medvlm.model.checkpoint import Checkpoint
 
+KEY = ".inputs.sha256"
 DEMO_REGION = Box(1050, 1000, 500, 500)
 DEMO_QUESTIONS = (("Where is the left lung?", None), ("What is in this region?", DEMO_REGION))
 
@@ -58,8 +61,8 @@ def draft(
 ) -> None:
     """Drafts every study into OUT/<study>/ (draft.json, draft.md, overlay.png).
 
-    A study whose draft by the same weights is already there is left alone, so an interrupted run
-    goes on where it stopped. A refused study gets a draft.json that says why.
+    A study already drafted from the same files by the same checkpoint is left alone, so an
+    interrupted run goes on where it stopped. A refused study gets a draft.json that says why.
     """
     reading = read_with_progress(inputs)
     outcome = Outcome(failed=reading.failed)
@@ -114,19 +117,27 @@ def demo(
         if region is not None:
             over = f" [region {region.x:g},{region.y:g},{region.width:g},{region.height:g}]"
         typer.echo(f"> {question}{over}\n{answer_words(answer)}\n")
-    typer.echo(f"Written: {', '.join(str(path) for path in sorted(folder.iterdir()))}")
+    typer.echo(f"Written: {', '.join(str(path) for path in sorted(folder.glob('[!.]*')))}")
 
 
 def _draft_all(checkpoint: Checkpoint, studies: list[Study], out: Path, outcome: Outcome) -> None:
     with Progress(console=err, transient=True) as progress:
         for study in progress.track(studies, description="drafting"):
             folder = out / study.name
-            done = _finished(folder, checkpoint.config.weights_sha256)
+            key = _key(checkpoint, study)
+            done = _finished(folder, key)
             try:
-                written = done or _draft_one(checkpoint, study, folder, outcome)
+                written = done or _draft_one(checkpoint, study, folder, key, outcome)
             except InputError as error:
-                name = study.instances[0].file
-                outcome.failed.append(Refused.because(error, name))
+                outcome.failed.append(Refused.because(error, study.instances[0].file))
+                continue
+            except Exception as error:  # one study must not end a night's batch
+                if os.environ.get("MEDVLM_DEBUG"):
+                    raise
+                message = f"an error of medvlm's own ({type(error).__name__})"
+                remedy = "Run it alone with MEDVLM_DEBUG=1 and report what it prints."
+                failed = Refused(study.instances[0].file, "internal", message, remedy)
+                outcome.failed.append(failed)
                 continue
             outcome.studies.append(
                 {
@@ -139,32 +150,45 @@ def _draft_all(checkpoint: Checkpoint, studies: list[Study], out: Path, outcome:
             )
 
 
-def _finished(folder: Path, weights_sha256: str) -> Draft | None:
-    """The draft of an earlier run by the same weights, if it is whole."""
+def _key(checkpoint: Checkpoint, study: Study) -> str:
+    """What a draft was made from: checkpoint, operating points, and the study's files."""
+    parts = [__version__, checkpoint.config.model_dump_json()]
+    parts += sorted(instance.sha256 for instance in study.instances)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _finished(folder: Path, key: str) -> Draft | None:
+    """The draft of an earlier run from the same files by the same checkpoint, if it is whole."""
     try:
-        draft = Draft.model_validate_json((folder / "draft.json").read_text(encoding="utf-8"))
+        if (folder / KEY).read_text(encoding="utf-8") != key:
+            return None
+        return Draft.model_validate_json((folder / "draft.json").read_text(encoding="utf-8"))
     except (OSError, ValidationError, UnicodeDecodeError):
         return None
-    return draft if draft.model.weights_sha256 == weights_sha256 else None
 
 
-def _draft_one(checkpoint: Checkpoint, study: Study, folder: Path, outcome: Outcome) -> Draft:
+def _draft_one(
+    checkpoint: Checkpoint, study: Study, folder: Path, key: str, outcome: Outcome
+) -> Draft:
     from medvlm.draft.compose import draft_study
     from medvlm.draft.markdown import to_markdown
 
     result = draft_study(checkpoint, study)
     outcome.failed += result.failed
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / KEY).unlink(missing_ok=True)
     overlay = folder / "overlay.png"
     if result.overlay is not None:
-        with tempfile.NamedTemporaryFile(dir=folder, suffix=".png", delete=False) as file:
-            result.overlay.save(file, format="PNG")
-        Path(file.name).replace(overlay)
+        partial = folder / ".overlay.png.partial"
+        result.overlay.save(partial, format="PNG")
+        partial.replace(overlay)
     else:
         overlay.unlink(missing_ok=True)
     write_atomically(folder / "draft.md", to_markdown(result.draft, f"Draft {study.name}"))
-    # The last to appear: a folder with a draft.json is finished.
     write_atomically(folder / "draft.json", result.draft.model_dump_json(indent=2) + "\n")
+    if not result.failed:
+        # The last to appear; without it the study is done again, and so is its failure.
+        write_atomically(folder / KEY, key)
     return result.draft
 
 

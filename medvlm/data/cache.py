@@ -1,7 +1,7 @@
 """Letterboxed films on disk: decoded once, read many times.
 
 An epoch must not wait for JPEG decoding. The cache holds what the product's own path makes of a
-picture, as uint8, so training and inference see the same pixels.
+picture, as uint8 at a fixed size; training warps it further, to the size of its epoch.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import json
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from medvlm.findings import FINDINGS, NIH_FINDINGS
 from medvlm.model.heads import ATTRIBUTES
 
 Fractions = tuple[float, float, float, float]
+KERMANY_LABELS = {"normal": 0.0, "bacterial_pneumonia": 1.0, "viral_pneumonia": 1.0}
 
 
 @dataclass(frozen=True)
@@ -77,32 +79,65 @@ def in_validation(kind: str, group: str) -> bool:
 
 
 def load_set(root: Path) -> DataSet:
-    """Reads a folder. Raises DataSetError if it is no set, or names an image it lacks."""
-    if (root / "qa.jsonl").is_file():
-        questions = _questions(root)
-        films = {q.image: _organ_film(q) for q in questions}
-        return DataSet("vqa_rad", root, tuple(films.values()), questions)
-    if not (root / "labels.csv").is_file():
+    """Reads a folder: films of `labels.csv`, questions of `qa.jsonl`, or both.
+
+    Raises DataSetError if it is no set, names an image it lacks, or has a row that makes no sense.
+    """
+    kind, films = _films(root)
+    questions = _questions(root) if (root / "qa.jsonl").is_file() else ()
+    if kind is None and not questions:
         raise DataSetError(
             "holds neither labels.csv nor qa.jsonl",
             file=str(root),
             remedy="lay the folder out as described in docs/data.md",
         )
-    rows = _rows(root / "labels.csv")
-    if rows and "labels" in rows[0]:
-        return DataSet("nih_cxr", root, tuple(_nih_films(root, rows)))
-    if rows and "label" in rows[0]:
-        return DataSet("kermany_cxr", root, tuple(_kermany_film(root, row) for row in rows))
+    if kind is None:
+        kind, films = "vqa_rad", tuple({q.image: _organ_film(q) for q in questions}.values())
+    return DataSet(kind, root, films, questions)
+
+
+def _films(root: Path) -> tuple[str | None, tuple[Film, ...]]:
+    path = root / "labels.csv"
+    if not path.is_file():
+        return None, ()
+    rows = _rows(path)
+    try:
+        if rows and "labels" in rows[0]:
+            return "nih_cxr", tuple(_nih_films(root, rows))
+        if rows and "label" in rows[0]:
+            return "kermany_cxr", tuple(_kermany_film(root, row) for row in rows)
+    except (KeyError, ValueError) as error:
+        raise DataSetError(
+            f"has a row or column that cannot be read: {error}",
+            file=str(path),
+            remedy="compare it with docs/data.md",
+        ) from error
     raise DataSetError(
         "has neither a column 'labels' nor a column 'label'",
-        file=str(root / "labels.csv"),
+        file=str(path),
         remedy="name the column of findings 'labels'",
     )
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
+    # Spreadsheets put a byte-order mark before the first column's name.
+    with path.open(newline="", encoding="utf-8-sig") as file:
         return list(csv.DictReader(file))
+
+
+def _group(row: dict[str, str]) -> str:
+    """The patient, or the image itself where no patient is named."""
+    return (row.get("patient_id") or "").strip() or row["image"]
+
+
+def _lung_mask(root: Path, image: str) -> Path | None:
+    mask = root / "lung_masks" / f"{Path(image).stem}.png"
+    return mask if mask.is_file() else None
+
+
+def _one_of(value: str | None, yes: str, no: str) -> float:
+    """1 for `yes`, 0 for `no`, NaN for anything else."""
+    return {yes: 1.0, no: 0.0}.get((value or "").strip().upper(), float("nan"))
 
 
 def _image(root: Path, name: str) -> Path:
@@ -134,11 +169,11 @@ def _nih_films(root: Path, rows: list[dict[str, str]]) -> list[Film]:
         films.append(
             Film(
                 image=_image(root, row["image"]),
-                group=row["patient_id"],
+                group=_group(row),
                 findings=np.append(findings, np.float32(opacity)),
                 attributes=_attributes(
-                    ap_view=float(row["view_position"] == "AP"),
-                    male=float(row["sex"] == "M"),
+                    ap_view=_one_of(row.get("view_position"), "AP", "PA"),
+                    male=_one_of(row.get("sex"), "M", "F"),
                     frontal_chest=1.0,
                     head=0.0,
                     abdomen=0.0,
@@ -146,7 +181,8 @@ def _nih_films(root: Path, rows: list[dict[str, str]]) -> list[Film]:
                 boxes=own,
                 reviewed=reviewed,
                 normal="No Finding" in said,
-                validation=in_validation("nih_cxr", row["patient_id"]),
+                lung_mask=_lung_mask(root, row["image"]),
+                validation=in_validation("nih_cxr", _group(row)),
             )
         )
     return films
@@ -159,38 +195,44 @@ def _box_label(label: str) -> str:
 
 def _kermany_film(root: Path, row: dict[str, str]) -> Film:
     findings = np.full(len(FINDINGS), np.nan, dtype=np.float32)
-    findings[FINDINGS.index("Pneumonia")] = float(row["label"] != "normal")
-    mask = root / "lung_masks" / f"{Path(row['image']).stem}.png"
+    findings[FINDINGS.index("Pneumonia")] = KERMANY_LABELS[row["label"]]
     return Film(
         image=_image(root, row["image"]),
-        group=row["patient_id"],
+        group=_group(row),
         findings=findings,
         attributes=_attributes(frontal_chest=1.0, head=0.0, abdomen=0.0),
         normal=row["label"] == "normal",
-        lung_mask=mask if mask.is_file() else None,
-        validation=in_validation("kermany_cxr", row["patient_id"]),
+        lung_mask=_lung_mask(root, row["image"]),
+        validation=in_validation("kermany_cxr", _group(row)),
     )
 
 
 def _questions(root: Path) -> tuple[Question, ...]:
-    questions = []
-    for line in (root / "qa.jsonl").read_text(encoding="utf-8").splitlines():
-        if not line.strip():
-            continue
-        row = json.loads(line)
-        questions.append(
-            Question(
-                image=_image(root, row["image"]),
-                group=row["image"],
-                organ=row["organ"],
-                question=str(row["question"]).strip(),
-                answer=str(row["answer"]).strip(),
-                closed=row["answer_type"] == "CLOSED",
-                kind=row["question_type"],
-                validation=in_validation("vqa_rad", row["image"]),
-            )
-        )
-    return tuple(questions)
+    path = root / "qa.jsonl"
+    try:
+        rows = [
+            json.loads(line) for line in path.read_text("utf-8-sig").splitlines() if line.strip()
+        ]
+        return tuple(_question(root, row) for row in rows)
+    except (KeyError, ValueError, TypeError) as error:
+        raise DataSetError(
+            f"has a line that cannot be read: {error}",
+            file=str(path),
+            remedy="compare it with docs/data.md",
+        ) from error
+
+
+def _question(root: Path, row: dict[str, Any]) -> Question:
+    return Question(
+        image=_image(root, row["image"]),
+        group=row["image"],
+        organ=str(row["organ"]),
+        question=str(row["question"]).strip(),
+        answer=str(row["answer"]).strip(),
+        closed=row["answer_type"] == "CLOSED",
+        kind=str(row.get("question_type", "")),
+        validation=in_validation("vqa_rad", row["image"]),
+    )
 
 
 def _organ_film(question: Question) -> Film:

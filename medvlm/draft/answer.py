@@ -29,7 +29,11 @@ LONGEST = 24
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer's words, the probability of "yes" where it is one, and its regions."""
+    """An answer's words, its probability and its regions.
+
+    The probability is the calibrated one of a finding that was asked for, else that of the answer
+    in words (view, sex), else of "yes" by the language model, which is not calibrated.
+    """
 
     text: str
     probability: float | None = None
@@ -107,15 +111,17 @@ def _yes_no(margin: float) -> Reply:
 
 
 def _presence(checkpoint: Checkpoint, seen: Seen, question: str, finding: str) -> Reply:
-    """A named finding: the classifier's word, in its odds over the finding's operating point."""
-    margin = _margin(checkpoint, seen, Turn(question))
+    """A named finding: the draft's word; where the draft is uncertain, the language model's."""
     probability = seen.probabilities[finding]
-    usual = checkpoint.config.operating_points.usual.get(finding, 0.5)
-    said = _yes_no(margin + _logit(probability) - _logit(usual))
+    polarity = decide(checkpoint, finding, probability)
+    if polarity == "uncertain":
+        text = _yes_no(_margin(checkpoint, seen, Turn(question))).text
+    else:
+        text = "yes" if polarity == "present" else "no"
     boxes = []
-    if said.text == "yes" and decide(checkpoint, finding, probability) != "absent":
+    if text == "yes":
         boxes = regions(seen, [item.box for item in finding_boxes(checkpoint, seen, finding)])
-    return Reply(said.text, said.probability, boxes)
+    return Reply(text, probability, boxes)
 
 
 def _lungs(seen: Seen, parsed: Parsed) -> Reply:
@@ -184,8 +190,3 @@ def _region(seen: Seen, region: Box) -> Region:
         height=region.height,
         polygon=None,
     )
-
-
-def _logit(p: float) -> float:
-    p = min(max(p, 1e-6), 1 - 1e-6)
-    return math.log(p / (1 - p))

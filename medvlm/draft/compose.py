@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from medvlm.dicom.read import Refused
 from medvlm.dicom.study import Study
 from medvlm.draft.ground import finding_boxes, place, regions
 from medvlm.draft.locate import ScoredBox
-from medvlm.draft.look import Seen, look_at
+from medvlm.draft.look import Seen, file_mark, look_at
 from medvlm.draft.overlay import draw_overlay
 from medvlm.draft.parse import Polarity
 from medvlm.draft.sentences import impression
@@ -54,6 +55,7 @@ def draft_study(checkpoint: Checkpoint, study: Study) -> DraftResult:
     images, checks, failed = _admit(study)
     loaded = time.perf_counter()
     seen = list(look_at(checkpoint, images))
+    _refuse_repeated_uids(seen)
     checks += [item.check for item in seen]
     accepted = [item for item in seen if item.check.accepted]
     looked = time.perf_counter()
@@ -91,9 +93,7 @@ def describe(checkpoint: Checkpoint, seen: Sequence[Seen]) -> list[Finding]:
         probability = float(np.mean(own))
         polarity = decide(checkpoint, name, probability)
         best = seen[int(np.argmax(own))]
-        boxes: list[ScoredBox] = []
-        if polarity != "absent":
-            boxes = finding_boxes(checkpoint, best, name)
+        boxes = released_boxes(checkpoint, best, name, probability)
         statements.append(Statement(name, polarity, place(best, name, boxes)))
         probabilities.append(probability)
         places.append(regions(best, [item.box for item in boxes]))
@@ -111,6 +111,19 @@ def describe(checkpoint: Checkpoint, seen: Sequence[Seen]) -> list[Finding]:
         )
     ]
     return sorted(findings, key=lambda f: (ORDER[f.polarity], -f.probability))
+
+
+def released_boxes(
+    checkpoint: Checkpoint, seen: Seen, finding: str, probability: float | None = None
+) -> list[ScoredBox]:
+    """The boxes a draft shows for a finding, in grid pixels; a negated finding has none.
+
+    `probability`: that of the study, where it is not this image's own.
+    """
+    own = seen.probabilities[finding] if probability is None else probability
+    if decide(checkpoint, finding, own) == "absent":
+        return []
+    return finding_boxes(checkpoint, seen, finding)
 
 
 def decide(checkpoint: Checkpoint, finding: str, probability: float) -> Polarity:
@@ -140,7 +153,7 @@ def _admit(study: Study) -> tuple[list[ImageInput], list[ImageCheck], list[Refus
         if reasons := instance_reasons(instance):
             checks.append(
                 ImageCheck(
-                    file=instance.file,
+                    file=file_mark(instance.sha256),
                     sop_instance_uid=instance.sop_instance_uid,
                     accepted=False,
                     reasons=reasons,
@@ -155,6 +168,16 @@ def _admit(study: Study) -> tuple[list[ImageInput], list[ImageCheck], list[Refus
     if error is not None and not images and not checks:
         raise error
     return images, checks, failed
+
+
+def _refuse_repeated_uids(seen: list[Seen]) -> None:
+    """A region names its image by UID: images that share one, or lack it, cannot be told apart."""
+    counts = Counter(item.image.sop_instance_uid for item in seen)
+    for item in seen:
+        if counts[item.image.sop_instance_uid] > 1:
+            message = "Several images of the study share a SOPInstanceUID, or have none."
+            item.check.reasons.append(Reason(code="uid_collision", message=message))
+            item.check.accepted = False
 
 
 def _study_check(checks: list[ImageCheck]) -> InputCheck:

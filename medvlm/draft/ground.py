@@ -40,9 +40,9 @@ def finding_boxes(checkpoint: Checkpoint, seen: Seen, finding: str) -> list[Scor
         threshold = checkpoint.config.operating_points.opacity
         return map_boxes(seen.dense[DENSE_OPACITY], threshold, size)
     scores = seen.score_maps[FINDINGS.index(finding)]
-    if finding not in UNPLACED:
-        scores = np.where(_near_lungs(seen, scores.shape), scores, scores.min())
-    return peak_boxes(scores, size)[: 1 if finding in UNPLACED else 2]
+    if finding in UNPLACED:
+        return peak_boxes(scores, size, np.ones(scores.shape, dtype=bool))[:1]
+    return peak_boxes(scores, size, _near_lungs(seen, scores.shape))[:2]
 
 
 def place(seen: Seen, finding: str, boxes: list[ScoredBox]) -> Location | None:
@@ -53,11 +53,11 @@ def place(seen: Seen, finding: str, boxes: list[ScoredBox]) -> Location | None:
 
 
 def regions(seen: Seen, boxes: list[Box]) -> list[Region]:
-    """Grid boxes as regions in the image's own pixels; boxes outside it are dropped."""
+    """Grid boxes as regions in the image's own pixels; what is under a pixel in it is dropped."""
     out = []
     for box in boxes:
         own = seen.to_source(box)
-        if own.width > 0 and own.height > 0:
+        if min(own.width, own.height) >= 1:
             out.append(
                 Region(
                     sop_instance_uid=seen.image.sop_instance_uid,

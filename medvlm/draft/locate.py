@@ -59,12 +59,19 @@ def map_boxes(heat: np.ndarray, threshold: float, size: int) -> list[ScoredBox]:
     return sorted(found, key=lambda item: -item.score)[:MOST_BOXES]
 
 
-def peak_boxes(scores: np.ndarray, size: int, share: float = 0.6) -> list[ScoredBox]:
-    """Boxes where a finding's score map (logits) comes near its own peak."""
-    low, high = float(np.median(scores)), float(scores.max())
+def peak_boxes(
+    scores: np.ndarray, size: int, valid: np.ndarray, share: float = 0.6
+) -> list[ScoredBox]:
+    """Boxes where a finding's score map (logits) comes near its own peak among the `valid` cells.
+
+    Their scores compare parts of one map with each other, not films.
+    """
+    if not valid.any():
+        return []
+    low, high = float(np.median(scores[valid])), float(scores[valid].max())
     if high <= low:
         return []
-    heat = np.clip((scores - low) / (high - low), 0, 1)
+    heat = np.where(valid, np.clip((scores - low) / (high - low), 0, 1), 0)
     return map_boxes(heat, share, size)
 
 

@@ -84,6 +84,11 @@ def _look(checkpoint: Checkpoint, images: Sequence[ImageInput]) -> list[Seen]:
     return seen
 
 
+def file_mark(sha256: str) -> str:
+    """How a record names a file: a path may carry a patient's name, a hash does not."""
+    return f"sha256 {sha256[:12]}"
+
+
 def _check(image: ImageInput, frontal_chest: float, checkpoint: Checkpoint) -> ImageCheck:
     """The gate: what the header says, and whether the model takes it for what it was trained on."""
     reasons = header_reasons(image)
@@ -94,7 +99,7 @@ def _check(image: ImageInput, frontal_chest: float, checkpoint: Checkpoint) -> I
         )
         reasons.append(Reason(code="not_frontal_chest", message=message))
     return ImageCheck(
-        file=image.file,
+        file=file_mark(image.sha256),
         sop_instance_uid=image.sop_instance_uid,
         accepted=not reasons,
         reasons=reasons,

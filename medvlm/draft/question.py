@@ -14,18 +14,36 @@ Kind = Literal["lungs", "place", "region", "view", "sex", "presence", "yes_no", 
 _WHERE = re.compile(
     r"^\s*(where|in which|on which|which (side|lung|zone|lobe)|locate|show|point)\b", re.I
 )
-_LUNG = re.compile(r"\b(?:(left|right)\s+(?:and\s+(left|right)\s+)?)?lungs?\b", re.I)
+_LUNGS = re.compile(
+    r"\s*(where|show|locate|point)\b[a-z\s,/]*?"
+    r"\b(?:(left|right)\s+(?:and\s+(left|right)\s+)?)?lungs?\s*[?.]?\s*",
+    re.I,
+)
 _YES_NO = re.compile(
     r"^\s*(is|are|is/are|was|were|does|do|did|has|have|had|can|could|will|would|any|should)\b", re.I
 )
 _REGION = re.compile(r"\b(this|region|here|box|area|marked)\b", re.I)
-_VIEW = re.compile(r"\b(pa|ap)\b|anter\w+.?poster|poster\w+.?anter", re.I)
-_SEX = re.compile(r"\b(male|female|man|woman|sex|gender)\b", re.I)
-_PRESENCE = re.compile(
-    r"\b(is|are|is/are)\s+there\b|\bevidence\b|\bpresent\b|\bseen\b|\bshow|\bhave\b|\bhas\b|\bany\b"
-    r"|\benlarged\b|\bsuggest|\bvisible\b|\bnot(e|ic)|\bsee\b|\bdemonstrate",
+_FILM = r"(this|the|it)\s*(image|film|x-?ray|radiograph|picture|view)?\s*"
+_VIEW = re.compile(
+    rf"\s*(is|was|is/are)\s+{_FILM}(taken\s+)?(an?\s+|in\s+|from\s+)?"
+    r"(ap|pa|antero-?posterior|postero-?anterior)\b[^?]*\??\s*"
+    r"|.*\b(pa\s+or\s+ap|ap\s+or\s+pa)\b.*"
+    r"|\s*(which|what)\b.*\b(view|projection)\b.*",
     re.I,
 )
+_SEX = re.compile(
+    r"\s*(is|was)\s+(this|the|it)\s*(patient|person)?('s\s+film)?\s*(an?\s+)?(male|female|man|woman)"
+    r"\s*(patient)?\s*(or\s+(a\s+)?(male|female|man|woman))?\s*\??\s*"
+    r"|\s*(what|which)\b.*\b(sex|gender)\b.*",
+    re.I,
+)
+_PRESENCE = re.compile(
+    r"\b(is|are|is/are)\s+there\b|\bevidence\b|\bpresent\b|\bseen\b|\bshow|\bhave\b|\bhas\b|\bany\b"
+    r"|\benlarged\b|\bsuggest|\bvisible\b|\bsee\b|\bdemonstrate",
+    re.I,
+)
+# A side or a denial changes what is asked; the classifier knows of neither.
+_QUALIFIED = re.compile(r"\b(left|right|bilateral|both|upper|lower|no|not|without|absent)\b", re.I)
 
 
 @dataclass(frozen=True)
@@ -41,23 +59,23 @@ def parse_question(question: str, region: bool) -> Parsed:
     """Reads a question; `region`: whether a region was drawn with it."""
     findings = tuple(dict.fromkeys(mention.finding for mention in find_mentions(question)))
     closed = bool(_YES_NO.match(question)) and not re.search(r"\bor\b", question, re.I)
-    if _WHERE.match(question):
-        if findings:
-            return Parsed("place", findings)
-        if lungs := _LUNG.search(question):
-            return Parsed("lungs", sides=_sides(lungs))
+    if lungs := _LUNGS.fullmatch(question):
+        return Parsed("lungs", sides=_sides(lungs))
+    if _WHERE.match(question) and findings:
+        return Parsed("place", findings)
     if region and not closed and (_REGION.search(question) or findings):
         return Parsed("region", findings)
-    if not region and _VIEW.search(question) and not findings:
+    if not region and not findings and _VIEW.fullmatch(question):
         return Parsed("view")
-    if not region and _SEX.search(question) and not findings:
+    if not region and not findings and _SEX.fullmatch(question):
         return Parsed("sex")
-    if closed and not region and len(findings) == 1 and _PRESENCE.search(question):
+    plain = not region and len(findings) == 1 and not _QUALIFIED.search(question)
+    if closed and plain and _PRESENCE.search(question):
         return Parsed("presence", findings)
     return Parsed("yes_no" if closed else "free", findings)
 
 
 def _sides(match: re.Match[str]) -> tuple[LungSide, ...]:
-    named = [group.lower() for group in match.groups() if group]
+    named = {group.lower() for group in match.groups()[1:] if group}
     both: tuple[LungSide, ...] = ("right", "left")
     return tuple(side for side in both if side in named) or both

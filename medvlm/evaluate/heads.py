@@ -40,6 +40,7 @@ def grounding(
         return {}
     groups = _groups(films)
     scores = grounding_scores([item.opacity for item in films], truth, groups)
+    scores["boxes_on_negated"] = sum(len(item.opacity) for item in films if item.negated)
     fixed = grounding_scores([list(constant)] * len(films), truth, groups)
     return scores | {"constant_baseline": fixed}
 

@@ -13,6 +13,7 @@ from medvlm.draft.answer import presence_margins
 from medvlm.draft.compose import describe
 from medvlm.draft.parse import parse_sentence
 from medvlm.evaluate.bootstrap import percentiles, replicates
+from medvlm.evaluate.controls import other_patient
 from medvlm.evaluate.metrics import finding_f1
 from medvlm.evaluate.scan import look_at_files
 from medvlm.findings import NIH_FINDINGS
@@ -23,10 +24,12 @@ MOST_FILMS = 300
 
 
 class Said(NamedTuple):
-    """Of N films: findings stated present [N, 14], margins of the checklist [N, 14], counts."""
+    """Of N films: findings stated present [N, 14], margins of the checklist [N, 14], how many are
+    called uncertain [N], and counts."""
 
     stated: np.ndarray
     margins: np.ndarray
+    uncertain: np.ndarray
     contradictions: int
     sentences: int
 
@@ -36,6 +39,9 @@ def report(checkpoint: Checkpoint, films: Sequence[Film], batch_size: int) -> di
 
     `prevalence_f1`: the best that can be said without an image, always the same commonest findings
     of these very films. `shuffled_f1`: every film is given the next patient's visual tokens.
+    `uncertain_on_normal`: how many findings a draft calls possible on a film without any.
+    `text_contradicts_classifier` reads the drafts as released; the parser that counts is the one
+    that held the sentences to their statements.
     """
     if len(films) > MOST_FILMS:
         chosen = np.random.default_rng(0).permutation(len(films))[:MOST_FILMS]
@@ -45,18 +51,18 @@ def report(checkpoint: Checkpoint, films: Sequence[Film], batch_size: int) -> di
     groups = [film.group for film in films]
     threshold = checkpoint.config.operating_points.checklist
     seen = said.margins > threshold
-    shuffled = seen[_other_patient(groups)]
-    constant = np.tile(_best_constant(truth), (len(films), 1))
+    controls = {"prevalence": np.tile(_best_constant(truth), (len(films), 1))}
+    if (other := other_patient(groups)) is not None:
+        controls["shuffled"] = seen[other]
     scores = finding_f1(truth, said.stated, groups)
-    for name, claimed in (
-        ("tokens_only", seen),
-        ("shuffled", shuffled),
-        ("prevalence", constant),
-    ):
+    for name, claimed in ({"tokens_only": seen} | controls).items():
         own = finding_f1(truth, claimed, groups)
         scores |= {f"{name}_f1": own["f1"], f"{name}_f1_ci": own["f1_ci"]}
-    for name, control in (("prevalence", constant), ("shuffled", shuffled)):
+    for name, control in controls.items():
         scores |= _gain(f"gain_over_{name}_ci", truth, seen, control, groups)
+    normal = [row for row, film in enumerate(films) if film.normal]
+    if normal:
+        scores["uncertain_on_normal"] = float(said.uncertain[normal].mean())
     return scores | {
         "text_contradicts_classifier": said.contradictions,
         "n_sentences": said.sentences,
@@ -67,11 +73,13 @@ def report(checkpoint: Checkpoint, films: Sequence[Film], batch_size: int) -> di
 def _draft_all(checkpoint: Checkpoint, films: Sequence[Film], batch_size: int) -> Said:
     stated = np.zeros((len(films), len(NIH_FINDINGS)), dtype=bool)
     margins = np.zeros((len(films), len(NIH_FINDINGS)))
+    uncertain = np.zeros(len(films))
     contradictions = sentences = 0
     paths = [film.image for film in films]
     for row, seen in enumerate(look_at_files(checkpoint, paths, batch_size, "drafting")):
         for finding in describe(checkpoint, [seen]):
             sentences += 1
+            uncertain[row] += finding.polarity == "uncertain"
             read = parse_sentence(finding.text)
             if [(s.finding, s.polarity) for s in read] != [(finding.finding, finding.polarity)]:
                 contradictions += 1
@@ -79,18 +87,7 @@ def _draft_all(checkpoint: Checkpoint, films: Sequence[Film], batch_size: int) -
                 if statement.polarity == "present" and statement.finding in NIH_FINDINGS:
                     stated[row, NIH_FINDINGS.index(statement.finding)] = True
         margins[row] = presence_margins(checkpoint, seen, list(NIH_FINDINGS))
-    return Said(stated, margins, contradictions, sentences)
-
-
-def _other_patient(groups: Sequence[str]) -> np.ndarray:
-    """For every film the next one in the list that belongs to another patient."""
-    count = len(groups)
-    return np.array(
-        [
-            next((j % count for j in range(i + 1, i + count) if groups[j % count] != groups[i]), i)
-            for i in range(count)
-        ]
-    )
+    return Said(stated, margins, uncertain, contradictions, sentences)
 
 
 def _best_constant(truth: np.ndarray) -> np.ndarray:

@@ -42,9 +42,10 @@ def evaluate_folder(
             "questions": len(questions),
         },
     }
-    if questions:
-        if "vqa" in parts:
-            scores["vqa"] = vqa(checkpoint, questions, batch_size)
+    if questions and "vqa" in parts:
+        scores["vqa"] = vqa(checkpoint, questions, batch_size)
+        scores["data"]["gate_would_refuse"] = scores["vqa"].pop("gate_would_refuse")
+    if data.kind == "vqa_rad":
         return scores
     scanned = scan(checkpoint, films, batch_size)
     scores["data"]["gate_would_refuse"] = sum(not item.accepted for item in scanned)

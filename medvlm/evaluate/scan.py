@@ -14,8 +14,8 @@ from rich.progress import Progress
 from medvlm.data.sets import Film
 from medvlm.dicom.read import read_instance
 from medvlm.draft.answer import reply
-from medvlm.draft.compose import decide
-from medvlm.draft.ground import finding_boxes, regions
+from medvlm.draft.compose import decide, released_boxes
+from medvlm.draft.ground import regions
 from medvlm.draft.locate import lung_masks
 from medvlm.draft.look import Seen, look_at
 from medvlm.findings import FINDINGS
@@ -31,7 +31,8 @@ OPACITY = "Lung_Opacity"
 class Scanned:
     """What is kept of one film. Boxes are fractions of the image, the surest first.
 
-    `opacity`: the boxes that a draft would release for Lung_Opacity, with their scores;
+    `opacity`: the boxes that a draft would release for Lung_Opacity, with their scores, and
+    `negated` whether it would call it absent;
     `lungs`: (box said, box true, Dice, box of the other true lung) by side, where masks are known.
     """
 
@@ -39,6 +40,7 @@ class Scanned:
     accepted: bool
     probabilities: np.ndarray
     opacity: list[tuple[Fractions, float]]
+    negated: bool
     lungs: dict[str, tuple[Fractions | None, Fractions, float, Fractions | None]]
 
 
@@ -72,15 +74,17 @@ def scan(checkpoint: Checkpoint, films: Sequence[Film], batch_size: int) -> list
 
 
 def _scanned(checkpoint: Checkpoint, film: Film, seen: Seen) -> Scanned:
-    opacity = []
-    if decide(checkpoint, OPACITY, seen.probabilities[OPACITY]) != "absent":
-        for box, score in finding_boxes(checkpoint, seen, OPACITY):
-            opacity += [(fractions(seen, region), score) for region in regions(seen, [box])]
+    opacity = [
+        (fractions(seen, region), item.score)
+        for item in released_boxes(checkpoint, seen, OPACITY)
+        for region in regions(seen, [item.box])
+    ]
     return Scanned(
         film=film,
         accepted=seen.check.accepted,
         probabilities=np.array([seen.probabilities[name] for name in FINDINGS]),
         opacity=opacity,
+        negated=decide(checkpoint, OPACITY, seen.probabilities[OPACITY]) == "absent",
         lungs=_lungs(checkpoint, film, seen) if film.lung_mask else {},
     )
 

@@ -19,11 +19,14 @@ from medvlm.model.checkpoint import Checkpoint
 
 
 def vqa(checkpoint: Checkpoint, questions: Sequence[Question], batch_size: int) -> dict[str, Any]:
-    """The `vqa` part of the evaluation JSON; intervals by image."""
+    """The `vqa` part of the evaluation JSON; intervals by image.
+
+    A closed question over the only image of its organ has no control and is not scored.
+    """
     images = sorted({question.image for question in questions})
     seen = dict(zip(images, look_at_files(checkpoint, images, batch_size, "looking"), strict=True))
     other = swapped_images(questions)
-    closed = [question for question in questions if question.closed]
+    closed = [q for q in questions if q.closed and other[q.image] != q.image]
     opened = [question for question in questions if not question.closed]
     with progress_bar() as progress:
         task = progress.add_task("asking", total=2 * len(closed) + len(opened))
@@ -39,6 +42,8 @@ def vqa(checkpoint: Checkpoint, questions: Sequence[Question], batch_size: int) 
         "n_closed": len(closed),
         "n_open": len(opened),
         "n_images": len(images),
+        "n_closed_without_control": sum(q.closed for q in questions) - len(closed),
+        "gate_would_refuse": sum(not item.check.accepted for item in seen.values()),
         "closed_answers": dict(Counter(own).most_common(5)),
     }
     if closed:

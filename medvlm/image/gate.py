@@ -39,9 +39,13 @@ def header_reasons(image: ImageInput) -> list[Reason]:
 
 def instance_reasons(instance: Instance) -> list[Reason]:
     """The same before anything is decoded (all but `blank`): spares decoding a CT to refuse it."""
-    return _label_reasons(
+    reasons = _label_reasons(
         instance.is_dicom, instance.modality, instance.body_part, instance.view_position
-    ) + _size_reasons(instance.columns, instance.rows)
+    )
+    if instance.frames > 1:
+        message = f"The file holds {instance.frames} frames; this model reads single films."
+        reasons.append(Reason(code="multi_frame", message=message))
+    return reasons + _size_reasons(instance.columns, instance.rows)
 
 
 def is_chest(body_part: str) -> bool:

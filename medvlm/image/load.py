@@ -55,7 +55,8 @@ def resize_grid(
 ) -> tuple[NDArray[np.float32], GridTransform]:
     """Letterbox float32 [H, W] in 0..1 to [size, size], antialiased, padded with black.
 
-    Training, inference and evaluation all come through here, so that they see the same image.
+    Training, inference and evaluation all come through here, so that the
+    geometry is one.
     """
     height, width = pixels.shape
     transform = letterbox(width, height, size)

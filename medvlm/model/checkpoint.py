@@ -45,7 +45,6 @@ class OperatingPoints(Config):
     present_from: calibrated probability from which a finding is stated as present.
     absent_below: per finding, the probability under which it is stated as absent; between the two
     it is uncertain.
-    usual: per finding, the probability at which a question after it is a toss-up.
     checklist: yes-minus-no margin from which the language model's own answer counts as yes.
     opacity: probability from which a cell of the opacity map belongs to a box.
     frontal_chest: probability from which an image is taken for a frontal chest film.
@@ -53,7 +52,6 @@ class OperatingPoints(Config):
 
     present_from: float = 0.5
     absent_below: dict[str, float] = Field(default_factory=dict)
-    usual: dict[str, float] = Field(default_factory=dict)
     checklist: float = 0.0
     opacity: float = 0.3
     frontal_chest: float = 0.5
@@ -94,12 +92,19 @@ def resolve_checkpoint(name: str | None = None) -> Path:
     Raises CheckpointError if there is none.
     """
     wanted = name or os.environ.get("MEDVLM_CHECKPOINT") or DEFAULT
-    for folder in (resource_dir("checkpoints") / wanted, Path(wanted)):
+    for folder in (Path(wanted), *_embedded(wanted)):
         if (folder / CONFIG).is_file():
             return folder
     raise CheckpointError(
         "no such checkpoint", file=wanted, remedy="`medvlm model list` names those at hand"
     )
+
+
+def _embedded(name: str) -> list[Path]:
+    try:
+        return [resource_dir("checkpoints") / name]
+    except FileNotFoundError:
+        return []
 
 
 def load_checkpoint(name: str | None = None, llm_path: Path | None = None) -> Checkpoint:

@@ -68,7 +68,7 @@ class Encoder(nn.Module):
         if len(own) != len(weights):
             raise CheckpointError(
                 f"ImageNet weights are at hand for tf_efficientnet_lite0, not {self.config.name}",
-                remedy="start this encoder from a local file",
+                remedy="pretrain tf_efficientnet_lite0",
             )
         renamed = dict(zip(own, weights.values(), strict=True))
         stem = renamed["conv_stem.weight"]

@@ -50,6 +50,12 @@ class VisionModel(nn.Module):
         """`images` [B, 1, size, size] in 0..1, letterboxed; any size divisible by 32."""
         return self.read(self.encoder(images))
 
+    def classify(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of findings [B, F] and attributes alone, without the dense head's cost."""
+        features = self.encoder(images)
+        findings, _ = self.classifier(features)
+        return findings, self.attributes(features.coarse.mean(dim=(2, 3)))
+
     def read(self, features: Features) -> Look:
         """The heads alone, over features computed before."""
         findings, maps = self.classifier(features)

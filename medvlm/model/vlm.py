@@ -49,11 +49,10 @@ class VisionLanguageModel(nn.Module):
         look: Look = self.vision(images)
         findings, attributes = [look.findings], [look.attributes]
         for size in self.config.scales:
-            other = self.vision(
-                F.interpolate(images, (size, size), mode="bilinear", antialias=True)
-            )
-            findings.append(other.findings)
-            attributes.append(other.attributes)
+            resized = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+            own_findings, own_attributes = self.vision.classify(resized)
+            findings.append(own_findings)
+            attributes.append(own_attributes)
         return look._replace(
             findings=torch.stack(findings).mean(dim=0),
             attributes=torch.stack(attributes).mean(dim=0),

@@ -27,7 +27,7 @@ from medvlm.model.vlm import Sight, VisionLanguageModel
 from medvlm.train.features import FeatureStore, feature_store
 from medvlm.train.films import FilmStore, batches, epoch_rows, load_sets
 from medvlm.train.pretrain import masked_bce
-from medvlm.train.progress import Log, load_state, save_state
+from medvlm.train.progress import Log, load_state, run_key, save_state
 from medvlm.train.targets import Asker
 from medvlm.train.watch import watch
 
@@ -81,7 +81,8 @@ class _Run:
         )
         self.log = Log(config.out)
         self.state_path = config.out / "state.pt"
-        self.state = load_state(self.state_path)
+        self.key = run_key(config, key)
+        self.state = load_state(self.state_path, self.key)
         self.epochs_before = 0
 
     def train(self, stage: str, settings: StageConfig) -> None:
@@ -105,6 +106,7 @@ class _Run:
                 {
                     "stage": stage,
                     "epoch": epoch + 1,
+                    "key": self.key,
                     "connector": self.model.connector.state_dict(),
                     "probe": self.probe.state_dict(),
                     "lora": {name: p.data for name, p in adapters.items()},

@@ -25,7 +25,7 @@ from medvlm.findings import FINDINGS, NIH_FINDINGS
 from medvlm.model.heads import ATTRIBUTES
 from medvlm.model.vision import Look, VisionModel, channels_last
 from medvlm.train.films import FilmBatch, FilmStore, batches, epoch_rows, load_sets
-from medvlm.train.progress import Log, load_state, save_state
+from medvlm.train.progress import Log, load_state, run_key, save_state
 
 
 def pretrain(config: PretrainConfig) -> Path:
@@ -48,7 +48,7 @@ def pretrain(config: PretrainConfig) -> Path:
     log, state_path = Log(config.out), config.out / "state.pt"
     first, cycle_ends = 0, [*_cycle_ends(config.phases)]
     ends: list[dict[str, Tensor]] = []
-    if (state := load_state(state_path)) is not None:
+    if (state := load_state(state_path, run_key(config))) is not None:
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
@@ -92,6 +92,7 @@ def pretrain(config: PretrainConfig) -> Path:
                 "schedule": schedule.state_dict(),
                 "epoch": epoch + 1,
                 "ends": ends,
+                "key": run_key(config),
             },
         )
     save_file(_mean(ends), config.out / "vision.safetensors")

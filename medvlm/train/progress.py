@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Mapping
@@ -9,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from medvlm.config import Config
+from medvlm.errors import CheckpointError
 
 
 class Log:
@@ -38,9 +42,24 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
     partial.replace(path)
 
 
-def load_state(path: Path) -> dict[str, Any] | None:
-    """The state of an interrupted run, or None."""
+def load_state(path: Path, key: str) -> dict[str, Any] | None:
+    """The state of an interrupted run, or None.
+
+    Raises CheckpointError if the state is not of the run that `key` names: going on from another
+    configuration or encoder would mix the two.
+    """
     if not path.exists():
         return None
     state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    if state["key"] != key:
+        raise CheckpointError(
+            "is the state of a run with another configuration",
+            file=str(path),
+            remedy="remove it, or give this run another `out`",
+        )
     return state
+
+
+def run_key(config: Config, *more: str) -> str:
+    """Names a run by what it depends on."""
+    return hashlib.sha256("|".join([config.model_dump_json(), *more]).encode()).hexdigest()

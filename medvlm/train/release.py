@@ -2,7 +2,8 @@
 
 A few numbers are fitted on some two hundred patients who trained nothing: one slope and an
 intercept per finding (Platt, 1999), and single cut-offs. Per-finding cut-offs for "present" would
-fit the noise of a dozen positives; "absent" has one each, since missing is the costlier error.
+fit the noise of a dozen positives. What depends on these numbers (calibration, F1 of the text, box
+size) is therefore measured on the patients that they were fitted on; AUROCs are untouched by them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from medvlm.evaluate.metrics import finding_f1
 from medvlm.evaluate.scan import OPACITY, fractions, look_at_files
 from medvlm.findings import FINDINGS, NIH_FINDINGS
 from medvlm.model.checkpoint import (
+    CARD,
     Calibration,
     Checkpoint,
     CheckpointConfig,
@@ -34,7 +36,7 @@ from medvlm.model.checkpoint import (
 )
 
 MISS_RATE = 0.05
-PRIOR_STRENGTH = 5.0
+RIDGE = 0.25
 OPACITY_CUTS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 
 
@@ -51,10 +53,10 @@ def release(checkpoint: Path, data: Path, out: Path, llm_path: Path | None = Non
     probabilities = expit(logit(said.clip(1e-6, 1 - 1e-6)) * calibration.slope + intercepts)
     own = slice(0, len(NIH_FINDINGS))
     true = truth[:, own] == 1
+    present_from = best_cut(true, probabilities[:, own])
     points = OperatingPoints(
-        present_from=best_cut(true, probabilities[:, own]),
-        absent_below=absent_cuts(truth, probabilities),
-        usual=usual(truth, probabilities),
+        present_from=present_from,
+        absent_below=absent_cuts(truth, probabilities, present_from / 2),
         checklist=best_cut(true, margins),
         opacity=_opacity_cut(films, opacities),
         frontal_chest=0.5,
@@ -72,13 +74,15 @@ def release(checkpoint: Path, data: Path, out: Path, llm_path: Path | None = Non
         }
     )
     save_checkpoint(loaded.model, config, out)
+    if (card := checkpoint / CARD).is_file() and checkpoint.resolve() != out.resolve():
+        (out / CARD).write_bytes(card.read_bytes())
     return out
 
 
 def fit_calibration(truth: np.ndarray, logits: np.ndarray) -> Calibration:
     """Slope and intercepts of least log loss over known labels [N, F] (NaN: unknown).
 
-    A ridge of strength `PRIOR_STRENGTH` pulls the intercepts to 0, for findings with few positives.
+    A ridge of `RIDGE` pulls the intercepts to 0, for findings with few positives.
     """
     known = ~np.isnan(truth)
     target = np.nan_to_num(truth)
@@ -86,7 +90,7 @@ def fit_calibration(truth: np.ndarray, logits: np.ndarray) -> Calibration:
     def loss(parameters: np.ndarray) -> float:
         z = logits * np.exp(parameters[0]) + parameters[1:]
         each = np.logaddexp(0, z) - target * z
-        ridge = 0.5 * PRIOR_STRENGTH * (parameters[1:] ** 2).sum() / 10
+        ridge = RIDGE * (parameters[1:] ** 2).sum()
         return float((each * known).sum() + ridge)
 
     fitted = minimize(loss, np.zeros(1 + truth.shape[1]), method="L-BFGS-B").x
@@ -103,24 +107,18 @@ def best_cut(truth: np.ndarray, scores: np.ndarray) -> float:
     return float(cuts[int(np.argmax(f1))])
 
 
-def absent_cuts(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+def absent_cuts(truth: np.ndarray, probabilities: np.ndarray, least: float) -> dict[str, float]:
     """Per finding, the probability under which at most `MISS_RATE` of its positives lie.
 
-    With few positives the cut-off is the smallest probability among them, never above the median
-    of all films, so that a rare finding is not called absent on everything.
+    Never under `least`: what is much less probable than a statement is not worth a "possible", or
+    every film would have a dozen.
     """
     cuts = {}
     for i, name in enumerate(FINDINGS):
         positive = probabilities[truth[:, i] == 1, i]
-        middle = float(np.median(probabilities[:, i]))
-        low = float(np.quantile(positive, MISS_RATE, method="lower")) if len(positive) else middle
-        cuts[name] = min(low, middle) if len(positive) < 20 else low
+        low = float(np.quantile(positive, MISS_RATE, method="lower")) if len(positive) else 0.0
+        cuts[name] = max(low, least)
     return cuts
-
-
-def usual(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """Per finding, the median probability: on a question after it, above is more likely yes."""
-    return {name: float(np.median(probabilities[:, i])) for i, name in enumerate(FINDINGS)}
 
 
 def _collect(

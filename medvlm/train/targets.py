@@ -152,10 +152,18 @@ class Asker:
                 turns.append(Turn(REGION_QUESTION, PHRASES[finding], corners(box)))
                 if words := place_words(place_of(to_grid, lungs)):  # type: ignore[arg-type]
                     turns.append(Turn(where_question(finding), words))
-        elif film.normal and len(lungs) == 2:
-            side = ("right", "left")[random.integers(2)]
-            turns.append(Turn(REGION_QUESTION, "no finding", corners(lungs[side])))
+        elif film.normal and len(lungs) == 2 and random.random() < 0.5:
+            turns.append(Turn(REGION_QUESTION, "no finding", corners(_empty_box(lungs, random))))
         return turns
+
+
+def _empty_box(lungs: Mapping[str, Box], random: np.random.Generator) -> Box:
+    """A box in a lung, of the sizes that opacities have: its size must not give away the answer."""
+    lung = lungs[("right", "left")[random.integers(2)]]
+    width, height = (float(v) for v in lung.width * random.uniform([0.4, 0.5], [1.0, 1.6]))
+    x = lung.x + float(random.uniform(0, max(0.0, lung.width - width)))
+    y = lung.y + float(random.uniform(0, max(0.0, lung.height - height)))
+    return Box(x, y, width, height)
 
 
 def answer_words(answer: str) -> str:

@@ -13,6 +13,7 @@ from torch import nn
 
 from medvlm.data.sets import Question
 from medvlm.draft.wording import checklist_question
+from medvlm.evaluate.controls import other_patient
 from medvlm.evaluate.metrics import auroc
 from medvlm.findings import NIH_FINDINGS
 from medvlm.model.language import Turn
@@ -50,7 +51,9 @@ def watch(
         if questions:
             margins = torch.stack(seen).numpy()
             figures["checklist"] = macro_auroc(truth, margins)
-            figures["checklist_swapped"] = macro_auroc(truth, np.roll(margins, 1, axis=0))
+            other = other_patient([store.films[film].group for film in films])
+            if other is not None:
+                figures["checklist_swapped"] = macro_auroc(truth, margins[other])
     if questions:
         own, other = _closed(model, features, store, questions, device)
         figures["closed"], figures["closed_swapped"] = own, other
