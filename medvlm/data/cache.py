@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from rich.console import Console
 from rich.progress import track
 
 from medvlm.data.sets import Film
@@ -34,7 +35,9 @@ def cached_pixels(films: Sequence[Film], size: int, folder: Path) -> np.ndarray:
         out = np.lib.format.open_memmap(
             partial, mode="w+", dtype=np.uint8, shape=(len(films), size, size)
         )
-        for row, film in track(enumerate(films), "caching films", total=len(films)):
+        for row, film in track(
+            enumerate(films), "caching films", len(films), console=Console(stderr=True)
+        ):
             with Image.open(film.image) as picture:
                 grid, _ = resize_grid(render_picture(picture), size)
             out[row] = np.round(grid * 255)

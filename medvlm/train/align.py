@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.progress import track
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -27,7 +26,7 @@ from medvlm.model.vlm import Sight, VisionLanguageModel
 from medvlm.train.features import FeatureStore, feature_store
 from medvlm.train.films import FilmStore, batches, epoch_rows, load_sets
 from medvlm.train.pretrain import masked_bce
-from medvlm.train.progress import Log, load_state, run_key, save_state
+from medvlm.train.progress import Log, load_state, run_key, save_state, track
 from medvlm.train.targets import Asker
 from medvlm.train.watch import watch
 
@@ -156,7 +155,7 @@ class _Run:
         self.model.language.train(stage == "stage2")
         sums = np.zeros(2)
         steps = list(batches(rows, size))
-        for part in track(steps, f"{stage} {epoch + 1}/{settings.epochs}", transient=True):
+        for part in track(steps, f"{stage} {epoch + 1}/{settings.epochs}"):
             views = random.integers(self.config.views, size=len(part))
             with torch.autocast(self.config.device, dtype=torch.bfloat16):
                 sight = self.model.sight(self.features.batch(part, views, self.device))

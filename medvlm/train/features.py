@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from rich.progress import track
 from torch import Tensor
 
 from medvlm.draft.locate import lung_boxes
@@ -16,6 +15,7 @@ from medvlm.image.geometry import Box
 from medvlm.model.encoder import Features
 from medvlm.model.vision import VisionModel
 from medvlm.train.films import FilmStore
+from medvlm.train.progress import track
 
 
 class FeatureStore(NamedTuple):
@@ -72,7 +72,7 @@ def feature_store(
         device = next(model.parameters()).device
         generator = torch.Generator().manual_seed(seed)
         model.eval()
-        for start in track(range(0, len(rows), 16), "features", total=-(-len(rows) // 16)):
+        for start in track(range(0, len(rows), 16), "features"):
             part = rows[start : start + 16]
             for view in range(views):
                 batch = store.batch(part, size, generator if view else None)

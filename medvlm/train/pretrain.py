@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from rich.progress import track
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -25,7 +24,7 @@ from medvlm.findings import FINDINGS, NIH_FINDINGS
 from medvlm.model.heads import ATTRIBUTES
 from medvlm.model.vision import Look, VisionModel, channels_last
 from medvlm.train.films import FilmBatch, FilmStore, batches, epoch_rows, load_sets
-from medvlm.train.progress import Log, load_state, run_key, save_state
+from medvlm.train.progress import Log, load_state, run_key, save_state, track
 
 
 def pretrain(config: PretrainConfig) -> Path:
@@ -62,7 +61,7 @@ def pretrain(config: PretrainConfig) -> Path:
         model.train()
         losses = []
         steps = list(batches(rows, config.batch_size))
-        for part in track(steps, f"epoch {epoch + 1}/{len(phases)}", transient=True):
+        for part in track(steps, f"epoch {epoch + 1}/{len(phases)}"):
             batch = store.batch(part, phases[epoch].size, generator)
             if phases[epoch].mixup:
                 batch = mixup(batch, phases[epoch].mixup, generator)

@@ -5,14 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from rich.console import Console
+from rich.progress import track as rich_track
 
 from medvlm.config import Config
 from medvlm.errors import CheckpointError
+
+T = TypeVar("T")
+
+
+def track(items: Sequence[T], title: str) -> Iterable[T]:
+    """The items, with a bar on stderr that goes when they do."""
+    return rich_track(items, title, console=Console(stderr=True), transient=True)
 
 
 class Log:

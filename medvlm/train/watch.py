@@ -55,8 +55,9 @@ def watch(
             if other is not None:
                 figures["checklist_swapped"] = macro_auroc(truth, margins[other])
     if questions:
-        own, other = _closed(model, features, store, questions, device)
-        figures["closed"], figures["closed_swapped"] = own, other
+        figures["closed"], figures["closed_swapped"] = _closed(
+            model, features, store, questions, device
+        )
     return figures
 
 
