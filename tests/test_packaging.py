@@ -1,5 +1,7 @@
 """The package: what its metadata promise, and what its wheel holds once installed elsewhere."""
 
+import hashlib
+import json
 import os
 import re
 import subprocess
@@ -13,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from medvlm import __version__
-from medvlm.resources import resource_dir
+from medvlm.resources import resource_dir, sample_film
 
 RESOURCES = {"app": "main.py", "data_cards": "nih_cxr.md", "configs": "*.yaml"}
 
@@ -105,3 +107,32 @@ def test_an_installed_wheel_has_the_command(elsewhere: Path, tmp_path: Path) -> 
     said = _run([command, "--help"], tmp_path, PYTHONPATH=str(elsewhere))
     for name in ("inspect", "draft", "ask", "evaluate", "pretrain", "train"):
         assert name in said
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_drafts(elsewhere: Path, tmp_path: Path) -> None:
+    """The embedded checkpoint, from the wheel alone, twice the same."""
+    command = str(elsewhere / "bin" / "medvlm")
+    drafts = []
+    for out in ("one", "two"):
+        _run(
+            [command, "draft", str(sample_film()), "--out", str(tmp_path / out), "--json"],
+            tmp_path,
+            PYTHONPATH=str(elsewhere),
+        )
+        (path,) = (tmp_path / out).glob("*/draft.json")
+        draft = json.loads(path.read_text(encoding="utf-8"))
+        draft.pop("timings_s")
+        drafts.append(draft)
+    assert drafts[0] == drafts[1]
+    assert drafts[0]["model"]["name"] == "medvlm-cxr-lite"
+
+
+def test_the_embedded_checkpoint_is_small_and_has_a_card() -> None:
+    folder = resource_dir("checkpoints") / "medvlm-cxr-lite"
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 24_000_000
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    assert weights in card
+    for part in ("Intended use", "Training data", "Measured quality", "Known failures", "Licence"):
+        assert part in card
