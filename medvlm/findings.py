@@ -155,6 +155,22 @@ _ENTRIES = (
     ),
 )
 
+# Wordings that contain one of the above and mean something else.
+_OTHERS = (
+    "pericardial effusion",
+    "joint effusion",
+    "subcutaneous emphysema",
+    "soft tissue emphysema",
+    "surgical emphysema",
+    "mediastinal emphysema",
+    "soft tissue mass",
+    "breast mass",
+    "thyroid nodule",
+    "soft tissue edema",
+    "inguinal hernia",
+    "umbilical hernia",
+)
+
 LEXICON: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}
 PHRASES: dict[str, str] = {entry.name: entry.phrase for entry in _ENTRIES}
 
@@ -172,18 +188,21 @@ def find_mentions(text: str) -> list[Mention]:
     """Where ``text`` names findings, in reading order.
 
     Whole words only, upper and lower case alike, singular and plural; where wordings overlap the
-    longest wins ("pneumonic infiltrate" is pneumonia, not infiltration).
+    longest wins ("pneumonic infiltrate" is pneumonia, not infiltration; "pericardial effusion" is
+    none of the findings).
     """
     finding_of, pattern = _matcher()
     return [
-        Mention(finding_of[_key(match.group(1))], match.start(1), match.end(1))
+        Mention(finding, match.start(1), match.end(1))
         for match in pattern.finditer(text)
+        if (finding := finding_of[_key(match.group(1))])
     ]
 
 
 @cache
 def _matcher() -> tuple[dict[str, str], re.Pattern[str]]:
-    finding_of = {}
+    """The finding of each wording ("" for one that means something else), and the pattern."""
+    finding_of = {form: "" for wording in _OTHERS for form in (wording, _plural(wording))}
     for entry in _ENTRIES:
         for wording in (entry.phrase, _key(entry.name), *entry.synonyms):
             for form in (wording, _plural(wording)):

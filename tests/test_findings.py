@@ -42,6 +42,7 @@ def test_each_wording_is_found_in_either_case_and_with_its_place(finding: str) -
         ("nodular opacity", ["Nodule"]),
         ("pleural\n thickening", ["Pleural_Thickening"]),
         ("a massive, amassed or nodular thing", []),
+        ("pericardial effusions and subcutaneous emphysema", []),
         ("", []),
     ],
 )

@@ -30,10 +30,33 @@ from medvlm.draft.question import parse_question
         ("Is there a pneumothorax?", True, "yes_no"),
         ("Is the mass solid or cystic?", False, "free"),
         ("What type of imaging is this?", False, "free"),
+        ("Is the heart enlarged?", False, "presence"),
+        ("Is the heart border enlarged?", False, "yes_no"),
+        ("Is the left heart enlarged?", False, "yes_no"),
+        ("Is there a pericardial effusion?", False, "yes_no"),
+        ("Are the lungs enlarged?", False, "yes_no"),
     ],
 )
 def test_kind(question: str, region: bool, kind: str) -> None:
     assert parse_question(question, region).kind == kind
+
+
+@pytest.mark.parametrize(
+    ("question", "finding", "denied"),
+    [
+        ("Is/Are the heart enlarged?", "Cardiomegaly", False),
+        ("Is the heart larger than normal?", "Cardiomegaly", False),
+        ("Is the heart size abnormal?", "Cardiomegaly", False),
+        ("Does the width of the heart exceed half of the thorax?", "Cardiomegaly", False),
+        ("Is the heart normal in size?", "Cardiomegaly", True),
+        ("Is/Are the cardiac silhouette normal?", "Cardiomegaly", True),
+        ("Is there blunting of the costophrenic angles?", "Effusion", False),
+        ("Are the costophrenic angles sharp?", "Effusion", True),
+    ],
+)
+def test_signs_stand_for_findings(question: str, finding: str, denied: bool) -> None:
+    parsed = parse_question(question, False)
+    assert (parsed.kind, parsed.findings, parsed.denied) == ("presence", (finding,), denied)
 
 
 def test_sides_and_findings_are_read() -> None:

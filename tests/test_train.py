@@ -196,6 +196,7 @@ def test_targets_are_true_of_the_film(data: Path) -> None:
     assert said["pneumonia?"] == {"yes"}
     assert said["hiatal hernia?"] == {"no"}
     assert said["AP view?"] == {"no"}
+    assert said["Is this a PA film?"] == {"yes"}
     assert said["What is in this region?"] == {"lung opacity"}
 
 

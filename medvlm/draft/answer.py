@@ -83,7 +83,7 @@ def reply(checkpoint: Checkpoint, seen: Seen, question: str, region: Box | None 
     if parsed.kind == "sex" and chest:
         return _sex(seen, question)
     if parsed.kind == "presence" and chest:
-        return _presence(checkpoint, seen, question, parsed.findings[0])
+        return _presence(checkpoint, seen, question, parsed)
     if parsed.kind in ("yes_no", "presence"):
         return _yes_no(_margin(checkpoint, seen, Turn(question, region=_corners(seen, region))))
     asked = REGION_QUESTION if parsed.kind == "region" and not parsed.findings else question
@@ -110,18 +110,19 @@ def _yes_no(margin: float) -> Reply:
     return Reply("yes" if margin > 0 else "no", 1 / (1 + math.exp(-margin)))
 
 
-def _presence(checkpoint: Checkpoint, seen: Seen, question: str, finding: str) -> Reply:
+def _presence(checkpoint: Checkpoint, seen: Seen, question: str, parsed: Parsed) -> Reply:
     """A named finding: the draft's word; where the draft is uncertain, the language model's."""
+    (finding,) = parsed.findings
     probability = seen.probabilities[finding]
     polarity = decide(checkpoint, finding, probability)
     if polarity == "uncertain":
-        text = _yes_no(_margin(checkpoint, seen, Turn(question))).text
+        yes = _margin(checkpoint, seen, Turn(question)) > 0
     else:
-        text = "yes" if polarity == "present" else "no"
+        yes = (polarity == "present") != parsed.denied
     boxes = []
-    if text == "yes":
+    if yes != parsed.denied:
         boxes = regions(seen, [item.box for item in finding_boxes(checkpoint, seen, finding)])
-    return Reply(text, probability, boxes)
+    return Reply("yes" if yes else "no", probability, boxes)
 
 
 def _lungs(seen: Seen, parsed: Parsed) -> Reply:

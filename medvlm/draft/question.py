@@ -42,17 +42,45 @@ _PRESENCE = re.compile(
     r"|\benlarged\b|\bsuggest|\bvisible\b|\bsee\b|\bdemonstrate",
     re.I,
 )
+# How people ask for a finding without naming it: (finding, what says yes to it, what says no).
+_SIGNS = (
+    (
+        "Cardiomegaly",
+        re.compile(
+            r"\b(heart|cardiac)\b(?!.*\b(border|contour|margin|position|displaced|chamber)).*"
+            r"\b(enlarged|dilated|larger|bigger|increased|widened|wider|exceeds?|big|large"
+            r"|size abnormal|abnormal size|abnormal in size)\b",
+            re.I,
+        ),
+        re.compile(
+            r"\b(heart|cardiac)\b(?!.*\b(border|contour|margin|position|displaced|chamber)).*"
+            r"\bnormal\b(?=.*\bsize)|\b(heart|cardiac) (size|silhouette)\b.*\bnormal\b",
+            re.I,
+        ),
+    ),
+    (
+        "Effusion",
+        re.compile(
+            r"\bcostophrenic (angle|recess)\w*\b.*\bblunt|\bblunt\w*\b.*\bcostophrenic\b", re.I
+        ),
+        re.compile(r"\bcostophrenic (angle|recess)\w*\b.*\b(sharp|clear|normal)\b", re.I),
+    ),
+)
 # A side or a denial changes what is asked; the classifier knows of neither.
 _QUALIFIED = re.compile(r"\b(left|right|bilateral|both|upper|lower|no|not|without|absent)\b", re.I)
 
 
 @dataclass(frozen=True)
 class Parsed:
-    """A question's kind, the findings it names, and the lungs it asks for."""
+    """A question's kind, the findings it names, and the lungs it asks for.
+
+    `denied`: yes means that the finding is absent ("Is the heart normal in size?").
+    """
 
     kind: Kind
     findings: tuple[str, ...] = ()
     sides: tuple[LungSide, ...] = ()
+    denied: bool = False
 
 
 def parse_question(question: str, region: bool) -> Parsed:
@@ -72,6 +100,12 @@ def parse_question(question: str, region: bool) -> Parsed:
     plain = not region and len(findings) == 1 and not _QUALIFIED.search(question)
     if closed and plain and _PRESENCE.search(question):
         return Parsed("presence", findings)
+    if closed and not region and not findings and not _QUALIFIED.search(question):
+        for finding, present, absent in _SIGNS:
+            if present.search(question):
+                return Parsed("presence", (finding,))
+            if absent.search(question):
+                return Parsed("presence", (finding,), denied=True)
     return Parsed("yes_no" if closed else "free", findings)
 
 

@@ -34,9 +34,9 @@ from medvlm.findings import FINDINGS, PHRASES
 from medvlm.image.geometry import Box
 from medvlm.model.heads import ATTRIBUTES
 from medvlm.model.language import Turn
+from medvlm.train import phrasings
 
 CHECKS = 6
-PRESENCE = ("Is there {}?", "Is there evidence of {}?", "Is {} present?", "Does this film show {}?")
 
 
 @dataclass(frozen=True)
@@ -87,13 +87,13 @@ class Asker:
         ]
 
     def _attribute(self, film: Film, random: np.random.Generator) -> Turn:
-        options = [(NORMAL_QUESTION, float(film.normal))]
+        options = [(float(film.normal), NORMAL_QUESTION, phrasings.NORMAL)]
         for name, question in (("ap_view", VIEW_QUESTION), ("male", SEX_QUESTION)):
             value = film.attributes[ATTRIBUTES.index(name)]
             if not np.isnan(value):
-                options.append((question, float(value)))
-        question, value = options[random.integers(len(options))]
-        return Turn(question, _yes(value))
+                options.append((float(value), question, phrasings.ATTRIBUTES[name]))
+        value, short, others = options[random.integers(len(options))]
+        return _asked(value, ((short, True), *others), random)
 
     def _presence(self, film: Film, known: np.ndarray, random: np.random.Generator) -> Turn:
         positive = [i for i in known if film.findings[i] == 1]
@@ -102,8 +102,11 @@ class Asker:
             return Turn(DESCRIBE_QUESTION, findings_in_words(said))
         pool = positive if positive and random.random() < 0.5 else known
         i = int(random.choice(pool))
-        wording = PRESENCE[random.integers(len(PRESENCE))]
-        return Turn(wording.format(PHRASES[FINDINGS[i]]), _yes(film.findings[i]))
+        name = FINDINGS[i]
+        if (signs := phrasings.SIGNS.get(name)) and random.random() < 0.5:
+            return _asked(film.findings[i], signs, random)
+        wording = phrasings.PRESENCE[random.integers(len(phrasings.PRESENCE))]
+        return Turn(wording.format(PHRASES[name]), _yes(film.findings[i]))
 
     def _sentence(self, film: Film, known: np.ndarray, random: np.random.Generator) -> Turn:
         """What to say is given in the request, so it need not be true of the film."""
@@ -174,6 +177,14 @@ def answer_words(answer: str) -> str:
 def corners(box: Box) -> tuple[float, float, float, float]:
     """(left, top, right, bottom) of a box."""
     return box.x, box.y, box.right, box.bottom
+
+
+def _asked(
+    value: float, wordings: Sequence[tuple[str, bool]], random: np.random.Generator
+) -> Turn:
+    """One of the wordings, answered by whether `value` is 1, or by its opposite where so marked."""
+    wording, straight = wordings[random.integers(len(wordings))]
+    return Turn(wording, _yes(value if straight else 1 - value))
 
 
 def _yes(value: float) -> str:

@@ -1,0 +1,46 @@
+"""Other ways of asking what the labels know, so that what is learned is not tied to one wording."""
+
+from __future__ import annotations
+
+PRESENCE = (
+    "Is there {}?",
+    "Is/Are there {}?",
+    "Is there evidence of {}?",
+    "Is {} present?",
+    "Does this film show {}?",
+    "Does this patient have {}?",
+    "Do you see {}?",
+)
+# (question, whether yes means that the finding is present)
+SIGNS: dict[str, tuple[tuple[str, bool], ...]] = {
+    "Cardiomegaly": (
+        ("Is the heart enlarged?", True),
+        ("Is/Are the heart enlarged?", True),
+        ("Is the heart size abnormal?", True),
+        ("Is the cardiac silhouette enlarged?", True),
+        ("Is the heart size normal?", False),
+        ("Is the cardiac silhouette normal?", False),
+    ),
+    "Effusion": (
+        ("Is the costophrenic angle blunted?", True),
+        ("Is there blunting of the costophrenic angles?", True),
+    ),
+    "Emphysema": (
+        ("Are the lungs hyperinflated?", True),
+        ("Is there hyperinflation of the lungs?", True),
+    ),
+}
+NORMAL = (
+    ("Is this image normal?", True),
+    ("Is this film normal?", True),
+    ("Is this image abnormal?", False),
+    ("Are there abnormalities?", False),
+)
+ATTRIBUTES: dict[str, tuple[tuple[str, bool], ...]] = {
+    "ap_view": (
+        ("Is this an AP film?", True),
+        ("Is this a PA film?", False),
+        ("Was this taken in PA position?", False),
+    ),
+    "male": (("Is this patient male?", True), ("Is this patient female?", False)),
+}
