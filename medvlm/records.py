@@ -133,11 +133,16 @@ class Draft(_Record):
 
 
 class Answer(_Record):
-    """An answer to a question; the gate's word goes with it and does not block it."""
+    """An answer to a question; the gate's word goes with it and does not block it.
+
+    ``probability_of``: what ``probability`` is of: a finding (calibrated), "answer" (a head's, of
+    the answer itself), "yes" (the language model's own, not calibrated).
+    """
 
     question: str
     answer: str
     probability: Probability | None = None
+    probability_of: str | None = None
     regions: list[Region] = []
     evidence: Evidence | None = None
     input_check: InputCheck

@@ -19,7 +19,7 @@ CHEST_FILM = ImageInput(
     is_dicom=True,
     modality="DX",
     body_part="CHEST",
-    view="PA",
+    view_position="PA",
 )
 
 
@@ -29,11 +29,11 @@ def codes(image: ImageInput) -> list[str]:
 
 def test_a_chest_film_passes() -> None:
     assert codes(CHEST_FILM) == []
-    assert codes(replace(CHEST_FILM, modality="CR", body_part=None, view=None)) == []
+    assert codes(replace(CHEST_FILM, modality="CR", body_part=None, view_position=None)) == []
 
 
 def test_a_picture_says_nothing_and_passes() -> None:
-    picture = replace(CHEST_FILM, is_dicom=False, modality=None, body_part=None, view=None)
+    picture = replace(CHEST_FILM, is_dicom=False, modality=None, body_part=None, view_position=None)
     assert codes(picture) == []
 
 
@@ -45,9 +45,12 @@ def test_a_picture_says_nothing_and_passes() -> None:
         ({"modality": None}, "wrong_modality"),
         ({"body_part": "WRIST"}, "wrong_body_part"),
         ({"body_part": "TSPINE"}, "wrong_body_part"),
-        ({"view": "LL"}, "wrong_view"),
-        ({"view": "LATERAL"}, "wrong_view"),
-        ({"view": "RLD"}, "wrong_view"),
+        ({"view_position": "LL"}, "wrong_view"),
+        ({"view_position": "LATERAL"}, "wrong_view"),
+        ({"view_position": "RLD"}, "wrong_view"),
+        ({"patient_orientation": ("R", "F")}, "wrong_orientation"),
+        ({"patient_orientation": ("A", "F")}, "wrong_orientation"),
+        ({"presentation_intent": "FOR PROCESSING"}, "for_processing"),
         ({"pixels": ramp(100, 200, np.float32) / 200}, "too_small"),
         ({"pixels": np.full((256, 256), 0.5, dtype=np.float32)}, "blank"),
     ],
@@ -57,7 +60,7 @@ def test_each_reason(change: dict, code: str) -> None:
 
 
 def test_all_reasons_are_given() -> None:
-    image = replace(CHEST_FILM, modality="CT", body_part="HEAD", view="LL")
+    image = replace(CHEST_FILM, modality="CT", body_part="HEAD", view_position="LL")
     assert codes(image) == ["wrong_modality", "wrong_body_part", "wrong_view"]
     assert all(reason.message.endswith(".") for reason in header_reasons(image))
 
@@ -86,7 +89,7 @@ def test_other_views(text: str) -> None:
     ("name", "expected"),
     [
         ("RG1_UNCR.dcm", set()),
-        ("RG3_UNCR.dcm", {"wrong_body_part"}),
+        ("RG3_UNCR.dcm", {"wrong_body_part", "wrong_orientation"}),
         ("693_UNCR.dcm", {"wrong_modality"}),
         ("US1_UNCR.dcm", {"wrong_modality"}),
         ("MR_small.dcm", {"wrong_modality", "too_small"}),

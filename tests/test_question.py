@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from medvlm.draft.question import parse_question
+from medvlm.draft.question import parse_question, projections
 
 
 @pytest.mark.parametrize(
@@ -19,22 +19,44 @@ from medvlm.draft.question import parse_question
         ("Is the patient male or female?", False, "sex"),
         ("Is there a pneumothorax?", False, "presence"),
         ("Is/Are there evidence of cardiomegaly?", False, "presence"),
-        ("Is this normal?", False, "yes_no"),
-        ("Does this woman have a rib fracture?", False, "yes_no"),
-        ("Is there a fracture on this AP film?", False, "yes_no"),
+        ("Is this normal?", False, "normal"),
+        ("Does this woman have a rib fracture?", False, "other"),
+        ("Is there a fracture on this AP film?", False, "other"),
         ("Is this film PA or AP?", False, "view"),
-        ("Is there no pneumothorax?", False, "yes_no"),
-        ("Is there a left pleural effusion?", False, "yes_no"),
-        ("Where is the lung lesion located?", False, "free"),
-        ("Which lung has a defect?", False, "free"),
-        ("Is there a pneumothorax?", True, "yes_no"),
-        ("Is the mass solid or cystic?", False, "free"),
-        ("What type of imaging is this?", False, "free"),
+        ("Is there no pneumothorax?", False, "other"),
+        ("Is there a left pleural effusion?", False, "presence"),
+        ("Is this film anteroposterior?", False, "view"),
+        ("Which view is this?", False, "view"),
+        ("Is the PA enlarged?", False, "other"),
+        ("What abnormality is seen in this view?", False, "other"),
+        ("Where is the opacity in the left lung?", False, "place"),
+        ("Has the effusion resolved?", False, "other"),
+        ("Are the lungs free of any consolidation?", False, "other"),
+        ("Does this patient with emphysema have a rib fracture?", False, "other"),
+        ("Is there mediastinal shift due to the effusion?", False, "other"),
+        ("Does the mass have irregular margins?", False, "other"),
+        ("Can you appreciate a pleural effusion?", False, "presence"),
+        ("Does this patient have a pneumothorax?", False, "presence"),
+        ("Are there patchy infiltrates present?", False, "presence"),
+        ("Is there consolidation in the patient's lungs?", False, "presence"),
+        ("Are the margins of the cardiac silhouette normal?", False, "other"),
+        ("Where is this?", True, "region_place"),
+        ("Which side is this on?", True, "region_place"),
+        ("How big is this area?", True, "other"),
+        ("Is this an opacity?", True, "other"),
+        ("Which findings are present?", False, "findings"),
+        ("What does this film show?", False, "findings"),
+        ("Describe this film.", False, "findings"),
+        ("Where is the lung lesion located?", False, "other"),
+        ("Which lung has a defect?", False, "other"),
+        ("Is there a pneumothorax?", True, "other"),
+        ("Is the mass solid or cystic?", False, "other"),
+        ("What type of imaging is this?", False, "other"),
         ("Is the heart enlarged?", False, "presence"),
-        ("Is the heart border enlarged?", False, "yes_no"),
-        ("Is the left heart enlarged?", False, "yes_no"),
-        ("Is there a pericardial effusion?", False, "yes_no"),
-        ("Are the lungs enlarged?", False, "yes_no"),
+        ("Is the heart border enlarged?", False, "other"),
+        ("Is the left heart enlarged?", False, "other"),
+        ("Is there a pericardial effusion?", False, "other"),
+        ("Are the lungs enlarged?", False, "other"),
     ],
 )
 def test_kind(question: str, region: bool, kind: str) -> None:
@@ -63,3 +85,13 @@ def test_sides_and_findings_are_read() -> None:
     assert parse_question("Where is the right lung?", False).sides == ("right",)
     assert parse_question("Where are the lungs?", False).sides == ("right", "left")
     assert parse_question("Where is the pleural effusion?", False).findings == ("Effusion",)
+    sided = parse_question("Is there a right-sided pleural effusion?", False)
+    assert (sided.kind, sided.sides) == ("presence", ("right",))
+    assert parse_question("Is this image normal?", False).denied
+    assert not parse_question("Is this image abnormal?", False).denied
+
+
+def test_projections_are_named_in_short_or_in_full() -> None:
+    assert projections("Is this a PA film?") == {"pa"}
+    assert projections("Is this an anterior-posterior image?") == {"ap"}
+    assert projections("AP or PA?") == {"ap", "pa"}

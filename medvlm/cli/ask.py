@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -60,7 +61,11 @@ def answer_words(answer: Answer) -> str:
     """An answer for people: words, probability, regions."""
     text = answer.answer
     if answer.probability is not None:
-        text += f" (probability {answer.probability:.2f})"
+        of = {"answer": "", "yes": " of yes", None: ""}.get(
+            answer.probability_of, f" of {answer.probability_of}"
+        )
+        doubt = ", not calibrated" if answer.probability_of == "yes" else ""
+        text += f" (probability{of} {answer.probability:.2f}{doubt})"
     for box in answer.regions:
         text += f"\n  region {box.x:.0f},{box.y:.0f},{box.width:.0f},{box.height:.0f}"
     return text
@@ -96,36 +101,41 @@ def choose_instance(reading: Reading, wanted: str | None) -> tuple[Instance, int
         report_refused(reading.failed)
         raise InputNotFound("holds no image", remedy="give a DICOM file, a PNG or a JPEG")
     distinct = {item.sha256: item for item in reversed(reading.instances)}
-    candidates = [
-        (item, frame)
-        for item in reversed(distinct.values())
-        for frame in range(max(1, item.frames))
-    ]
+    candidates = list(reversed(distinct.values()))
     if wanted is not None:
-        uid, _, number = wanted.partition(":")
-        named = [
-            (item, frame)
-            for item, frame in candidates
-            if (item.sop_instance_uid == uid and (not number or str(frame) == number))
-            or item.file == wanted
-        ]
-        if len(named) == 1 or (named and not number and named[0][0].frames == 1):
-            return named[0]
+        named = [item for item in candidates if wanted in (item.sop_instance_uid, item.file)]
+        if not named:
+            uid, _, number = wanted.rpartition(":")
+            framed = [
+                item
+                for item in candidates
+                if item.sop_instance_uid == uid and number.isdecimal() and int(number) < item.frames
+            ]
+            if len(framed) == 1:
+                return framed[0], int(number)
+            named = framed
         if not named:
             raise UsageError(f"no image is {wanted}", remedy=_listing(candidates))
         candidates = named
-    if len(candidates) == 1:
-        return candidates[0]
+    # A file's number of frames may be any number: they are counted, not listed in memory.
+    count = sum(max(1, item.frames) for item in candidates)
+    if count == 1:
+        return candidates[0], 0
     raise UsageError(
-        f"there are {len(candidates)} images; say which with --instance",
-        remedy=_listing(candidates),
+        f"there are {count} images; say which with --instance", remedy=_listing(candidates)
     )
 
 
-def _listing(candidates: list[tuple[Instance, int]], most: int = 20) -> str:
-    lines = [
-        f"  {item.sop_instance_uid or item.file}" + (f":{frame}" if item.frames > 1 else "")
-        for item, frame in candidates[:most]
-    ]
-    rest = len(candidates) - len(lines)
-    return "\n" + "\n".join(lines) + (f"\n  ... and {rest} more" if rest else "")
+def _listing(candidates: list[Instance], most: int = 20) -> str:
+    """The first images by what `--instance` takes; by file where two share a UID."""
+    shared = Counter(item.sop_instance_uid for item in candidates)
+    lines: list[str] = []
+    for item in candidates:
+        uid = item.sop_instance_uid
+        name = uid if uid and shared[uid] == 1 else item.file
+        frames = range(min(item.frames, most)) if item.frames > 1 else [None]
+        lines += [f"  {name}" + ("" if frame is None else f":{frame}") for frame in frames]
+    count = sum(max(1, item.frames) for item in candidates)
+    shown = lines[:most]
+    rest = count - len(shown)
+    return "\n" + "\n".join(shown) + (f"\n  ... and {rest} more" if rest else "")

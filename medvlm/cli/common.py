@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from medvlm.dicom.read import Reading, Refused, read_inputs
-from medvlm.errors import MedVLMError
+from medvlm.errors import MedVLMError, UsageError
 
 if TYPE_CHECKING:
     from medvlm.model.checkpoint import Checkpoint
@@ -47,14 +48,17 @@ def report_refused(refused: Sequence[Refused]) -> None:
         err.print(f"failed: {item.file}: {item.message}{remedy} [{item.code}]", markup=False)
 
 
-def read_with_progress(paths: Sequence[Path], *, decode: bool = False) -> Reading:
-    """`read_inputs` with a bar on stderr."""
+def read_with_progress(
+    paths: Sequence[Path], *, decode: bool = False, but: Path | None = None
+) -> Reading:
+    """`read_inputs` with a bar on stderr; `but`: a folder of results, left out where it is met."""
     with Progress(console=err, transient=True) as progress:
         task = progress.add_task("reading", total=None)
         return read_inputs(
             list(paths),
             lambda done, total: progress.update(task, completed=done, total=total),
             decode=decode,
+            but=but,
         )
 
 
@@ -69,6 +73,18 @@ def load_with_notice(name: str | None, llm_path: Path | None) -> Checkpoint:
 def print_json(content: Any) -> None:
     """JSON on stdout, for programs."""
     sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def writable(folder: Path) -> None:
+    """Makes the folder and tries it, before hours of work. Raises UsageError if it will not do."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"nothing can be written into {folder}", remedy="choose another folder"
+        ) from error
 
 
 def write_atomically(path: Path, content: str) -> None:

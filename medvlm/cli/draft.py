@@ -26,11 +26,12 @@ from medvlm.cli.common import (
     print_json,
     read_with_progress,
     report_refused,
+    writable,
     write_atomically,
 )
 from medvlm.dicom.read import Refused
 from medvlm.dicom.study import Study, group_studies
-from medvlm.errors import InputError
+from medvlm.errors import InputError, UsageError
 from medvlm.findings import PHRASES
 from medvlm.image.geometry import Box
 from medvlm.records import Draft
@@ -64,7 +65,10 @@ def draft(
     A study already drafted from the same files by the same checkpoint is left alone, so an
     interrupted run goes on where it stopped. A refused study gets a draft.json that says why.
     """
-    reading = read_with_progress(inputs)
+    if any(path.is_dir() and path.resolve() == out.resolve() for path in inputs):
+        raise UsageError("--out is the input itself", remedy="give a folder of its own")
+    writable(out)
+    reading = read_with_progress(inputs, but=out)
     outcome = Outcome(failed=reading.failed)
     if studies := group_studies(reading):
         loaded = load_with_notice(checkpoint, llm_path)

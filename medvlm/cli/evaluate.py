@@ -8,7 +8,13 @@ from typing import Annotated
 
 import typer
 
-from medvlm.cli.common import CheckpointName, LlmPath, load_with_notice, write_atomically
+from medvlm.cli.common import (
+    CheckpointName,
+    LlmPath,
+    load_with_notice,
+    writable,
+    write_atomically,
+)
 from medvlm.errors import UsageError
 
 PARTS = ("classification", "vqa", "grounding", "anatomy", "calibration", "report")
@@ -31,11 +37,13 @@ def evaluate(
         raise UsageError(f"unknown part {unknown[0]!r}", remedy=f"choose among {', '.join(PARTS)}")
     if split not in ("all", "validation"):
         raise UsageError(f"unknown split {split!r}", remedy="choose all or validation")
+    if out.is_dir():
+        raise UsageError(f"--out {out} is a folder", remedy="give the name of a JSON file")
+    writable(out.parent)
     loaded = load_with_notice(checkpoint, llm_path)
     from medvlm.evaluate.run import evaluate_folder
 
     scores = evaluate_folder(loaded, data, chosen, split == "validation", batch_size)
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, json.dumps(scores, indent=2, allow_nan=False) + "\n")
     for part in chosen:
         for name, value in scores.get(part, {}).items():

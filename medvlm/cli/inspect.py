@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from medvlm.cli.common import AsJson, Inputs, print_json, read_with_progress, report_refused
+from medvlm.cli.common import AsJson, Inputs, print_json, read_with_progress
 from medvlm.dicom.inspect import inspect_reading, summarise
 
 
@@ -16,6 +16,5 @@ def inspect(inputs: Inputs, as_json: AsJson = False) -> None:
         print_json(inspection)
     else:
         typer.echo(summarise(inspection))
-        report_refused(reading.failed)
     if not reading.instances:
         raise typer.Exit(1)

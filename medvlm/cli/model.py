@@ -27,7 +27,11 @@ def list_() -> None:
     from medvlm.model.checkpoint import CONFIG, DEFAULT
     from medvlm.resources import resource_dir
 
-    for folder in sorted(resource_dir("checkpoints").iterdir()):
+    try:
+        folders = sorted(resource_dir("checkpoints").iterdir())
+    except FileNotFoundError:
+        folders = []
+    for folder in folders:
         if (folder / CONFIG).is_file():
             typer.echo(folder.name + (" (default)" if folder.name == DEFAULT else ""))
 

@@ -106,7 +106,7 @@ def _films(root: Path) -> tuple[str | None, tuple[Film, ...]]:
             return "nih_cxr", tuple(_nih_films(root, rows))
         if rows and "label" in rows[0]:
             return "kermany_cxr", tuple(_kermany_film(root, row) for row in rows)
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise DataSetError(
             f"has a row or column that cannot be read: {error}",
             file=str(path),

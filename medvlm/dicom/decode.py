@@ -82,8 +82,11 @@ def check_pixels(ds: Dataset, *, file: str | None = None) -> None:
     if not any(keyword in ds for keyword in PIXEL_KEYWORDS):
         if _last_element_is_short(ds):
             raise TruncatedPixels("The file ends inside its header.", file=file, remedy=_RESEND)
-        kind = UID(str(ds.get("SOPClassUID", ""))).name or "DICOM"
-        raise NoPixels(f"The file holds no image ({kind}).", file=file)
+        uid = str(header_value(ds, "SOPClassUID") or "")
+        # Only a name from the standard: the header's own text could be anything.
+        known = UID(uid).name if uid.replace(".", "").isdecimal() else uid
+        kind = f" ({known})" if known != uid else ""
+        raise NoPixels(f"The file holds no image{kind}.", file=file)
     with typed_errors(file):
         rows, columns = int(ds.Rows), int(ds.Columns)
         if rows < 1 or columns < 1:

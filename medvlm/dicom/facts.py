@@ -5,11 +5,14 @@ from __future__ import annotations
 import hmac
 import math
 import os
+import re
 from typing import Any
 
 from pydicom.dataset import Dataset
 
 from medvlm.dicom.decode import header_value
+
+_UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 
 
 def patient_pseudonym(patient_id: str | None, issuer: str | None = None) -> str | None:
@@ -27,9 +30,25 @@ def patient_pseudonym(patient_id: str | None, issuer: str | None = None) -> str 
 
 
 def text(ds: Dataset, keyword: str) -> str | None:
-    """The value as text without padding, or None."""
+    """The value as printable text of at most 64 characters, without padding, or None."""
     value = header_value(ds, keyword)
-    return str(value).strip("\0 ") or None if value is not None else None
+    if value is None:
+        return None
+    return "".join(char for char in str(value) if char.isprintable()).strip()[:64] or None
+
+
+def uid(ds: Dataset, keyword: str) -> str | None:
+    """A UID (digits and dots, at most 64 characters), or None for anything else.
+
+    Leading zeros, wrong but common, are let through.
+    """
+    value = text(ds, keyword)
+    return value if value and is_uid(value) else None
+
+
+def is_uid(value: str) -> bool:
+    """Digits and dots, at most 64 characters."""
+    return len(value) <= 64 and _UID.fullmatch(value) is not None
 
 
 def words(ds: Dataset, keyword: str) -> tuple[str, ...]:

@@ -6,9 +6,12 @@ that tries, or that would fill the machine, is refused as a whole.
 
 from __future__ import annotations
 
+import errno
+import lzma
 import os
 import shutil
 import stat
+import struct
 import tempfile
 import weakref
 import zipfile
@@ -24,6 +27,7 @@ from medvlm.dicom.decode import header_value, typed_errors
 from medvlm.errors import (
     InputError,
     InputNotFound,
+    NoPixels,
     NotDicom,
     TooDeep,
     TooLarge,
@@ -39,7 +43,18 @@ MAX_UNPACKED_BYTES = 16 << 30
 MAX_RATIO = 100
 RATIO_MATTERS_FROM_BYTES = 32 << 20
 # Damaged, of an unknown compression, or encrypted.
-_CANNOT_UNPACK = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+_CANNOT_UNPACK = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    OSError,
+)
+_NOT_A_PATH = (OSError, ValueError, RuntimeError)  # too long, holds NUL, links in a circle
 
 
 class Unpacked:
@@ -74,7 +89,12 @@ def find_files(given: Path) -> Iterator[Found | InputError]:
         yield InputNotFound("There is no such file or folder.", file=name)
         return
     if stat.S_ISDIR(mode):
-        yield from _folder(given, name, 0)
+        empty = True
+        for item in _folder(given, name, 0):
+            empty = False
+            yield item
+        if empty:
+            yield NoPixels("The folder holds no files.", file=name)
     elif stat.S_ISREG(mode) and is_dicomdir(given):
         yield from _dicomdir(given, name)
     else:
@@ -109,9 +129,14 @@ def _folder(folder: Path, name: str, depth: int) -> Iterator[Found | InputError]
         return
     for entry in entries:
         entry_name = f"{name.rstrip('/')}/{printable(entry.name)}"
-        if entry.is_dir(follow_symlinks=False):
+        try:
+            own, linked = entry.is_dir(follow_symlinks=False), entry.is_dir()
+        except OSError:
+            yield InputNotFound("The link cannot be followed.", file=entry_name)
+            continue
+        if own:
             yield from _folder(Path(entry.path), entry_name, depth + 1)
-        elif entry.is_dir():
+        elif linked:
             continue  # a link to a folder may lead in circles; the folder itself is not an input
         else:
             yield from _file(Found(Path(entry.path), entry_name), 0)
@@ -143,7 +168,9 @@ def _archive(found: Found, depth: int) -> Iterator[Found | InputError]:
     keep = (*found.keep, unpacked)
     try:
         with zipfile.ZipFile(found.path) as archive:
-            members = [member for member in archive.infolist() if not member.is_dir()]
+            # An empty name is no folder's, and makes `is_dir` stumble.
+            named = [member for member in archive.infolist() if member.filename]
+            members = [member for member in named if not member.is_dir()]
             _refuse_unsafe(members, unpacked.folder, found)
             for number, member in enumerate(members):
                 # Flat, with names of our own.
@@ -152,14 +179,22 @@ def _archive(found: Found, depth: int) -> Iterator[Found | InputError]:
                 try:
                     with archive.open(member) as source, target.open("wb") as sink:
                         shutil.copyfileobj(source, sink, 1 << 20)
-                except _CANNOT_UNPACK:
+                except _CANNOT_UNPACK as error:
+                    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                        raise TooLarge(
+                            "The disk is full: the archive cannot be unpacked.",
+                            file=found.name,
+                            remedy="Make room, or set TMPDIR to a larger disk.",
+                        ) from error
                     target.unlink(missing_ok=True)
                     yield Undecodable("It cannot be unpacked from its archive.", file=name)
                     continue
                 yield from _file(Found(target, name, keep), depth)
+            if not members:
+                yield NoPixels("The archive is empty.", file=found.name)
     except (UnsafeArchive, TooLarge) as error:
         yield error
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError):
+    except _CANNOT_UNPACK:
         yield Undecodable("The zip archive is damaged.", file=found.name)
 
 
@@ -171,7 +206,8 @@ def _refuse_unsafe(members: list[zipfile.ZipInfo], folder: Path, found: Found) -
     """
     for member in members:
         path = PurePosixPath(member.filename.replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+        parts = path.parts or ("",)
+        if path.is_absolute() or ".." in parts or ":" in parts[0]:
             raise UnsafeArchive("The archive names files outside itself.", file=found.name)
         if stat.S_ISLNK(member.external_attr >> 16):
             raise UnsafeArchive("The archive holds links.", file=found.name)
@@ -200,16 +236,33 @@ def _dicomdir(path: Path, name: str) -> Iterator[Found | InputError]:
     except InputError as error:
         yield error
         return
+    listed = 0
     for record in records:
         parts = header_value(record, "ReferencedFileID")
         if parts is None:
             continue
         parts = [parts] if isinstance(parts, str) else [str(part) for part in parts]
+        listed += 1
         shown = f"{printable(str(path.parent))}/{printable('/'.join(parts))}"
-        target = root.joinpath(*parts)
-        if not target.resolve().is_relative_to(root):
+        try:
+            target = _on_disc(root, parts)
+            inside = target.resolve().is_relative_to(root)
+            there = target.is_file()
+        except _NOT_A_PATH:
+            yield InputNotFound("The DICOMDIR lists this file under no valid name.", file=shown)
+            continue
+        if not inside:
             yield UnsafeArchive("The DICOMDIR lists a file outside its folder.", file=shown)
-        elif not target.is_file():
+        elif not there:
             yield InputNotFound("The DICOMDIR lists this file, but it is not there.", file=shown)
         else:
             yield from _file(Found(target, shown), 0)
+    if not listed:
+        yield NoPixels("The DICOMDIR lists no files.", file=name)
+
+
+def _on_disc(root: Path, parts: list[str]) -> Path:
+    """The file a DICOMDIR names. Its names are upper case; a disc may be mounted in lower case."""
+    target = root.joinpath(*parts)
+    lower = root.joinpath(*(part.lower() for part in parts))
+    return lower if not target.exists() and lower.exists() else target

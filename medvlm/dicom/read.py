@@ -25,7 +25,16 @@ from medvlm.dicom.decode import (
     parse,
     typed_errors,
 )
-from medvlm.dicom.facts import integer, meaning, numbers, patient_pseudonym, spacing, text, words
+from medvlm.dicom.facts import (
+    integer,
+    meaning,
+    numbers,
+    patient_pseudonym,
+    spacing,
+    text,
+    uid,
+    words,
+)
 from medvlm.dicom.files import Found, Unpacked, find_files
 from medvlm.errors import (
     InputError,
@@ -54,6 +63,7 @@ class Instance:
         pixel_spacing_mm: (between rows, between columns).
         position_mm: patient coordinates (x, y, z) of the centre of the top-left pixel.
         orientation: direction cosines of a row, then of a column (6 numbers).
+        patient_orientation: where a row and a column point, such as ("L", "F").
     All header facts are None for a picture, and where the file does not say them.
     """
 
@@ -75,6 +85,8 @@ class Instance:
     pixel_spacing_mm: tuple[float, float] | None = None
     instance_number: int | None = None
     image_type: tuple[str, ...] = ()
+    patient_orientation: tuple[str, ...] = ()
+    presentation_intent: str | None = None
     position_mm: tuple[float, ...] | None = None
     orientation: tuple[float, ...] | None = None
     keep: tuple[Unpacked, ...] = field(default=(), repr=False, compare=False)
@@ -129,6 +141,7 @@ def read_inputs(
     progress: Progress | None = None,
     *,
     decode: bool = False,
+    but: Path | None = None,
 ) -> Reading:
     """Read files, folders (with their subfolders), zip archives and DICOMDIRs.
 
@@ -138,9 +151,10 @@ def read_inputs(
         paths: what the caller gave.
         progress: called with (files done, files in all) after each file.
         decode: also decode every frame once, and refuse what does not decode.
+        but: a folder of earlier results, left out where it lies inside a folder that is given.
     """
     given = [paths] if isinstance(paths, Path | str) else paths
-    found, refused = _find_once(Path(path) for path in given)
+    found, refused = _find_once((Path(path) for path in given), but)
     instances: list[Instance] = []
     for number, item in enumerate(found, start=1):
         try:
@@ -192,15 +206,19 @@ class _IndexOnly(NoPixels):
     """A DICOMDIR reached as one file among others."""
 
 
-def _find_once(paths: Iterable[Path]) -> tuple[list[Found], list[Refused]]:
+def _find_once(paths: Iterable[Path], but: Path | None) -> tuple[list[Found], list[Refused]]:
+    results = but.resolve() if but is not None else None
     found: dict[Path, Found] = {}
     refused: dict[Refused, None] = {}
     for path in paths:
+        inside = results is not None and path.resolve() in results.parents
         for item in find_files(path):
             if isinstance(item, InputError):
                 refused[Refused.because(item, str(path))] = None
-            else:
-                found.setdefault(item.path.resolve(), item)
+                continue
+            path_on_disk = item.path.resolve()
+            if not (inside and results and path_on_disk.is_relative_to(results)):
+                found.setdefault(path_on_disk, item)
     return list(found.values()), list(refused)
 
 
@@ -248,9 +266,9 @@ def _dicom_instance(ds: Dataset, found: Found, digest: str) -> Instance:
         rows=int(ds.Rows),
         columns=int(ds.Columns),
         frames=integer(ds, "NumberOfFrames") or 1,
-        sop_instance_uid=text(ds, "SOPInstanceUID"),
+        sop_instance_uid=uid(ds, "SOPInstanceUID"),
         study_instance_uid=text(ds, "StudyInstanceUID"),
-        series_instance_uid=text(ds, "SeriesInstanceUID"),
+        series_instance_uid=uid(ds, "SeriesInstanceUID"),
         patient_key=patient_pseudonym(text(ds, "PatientID"), text(ds, "IssuerOfPatientID")),
         modality=text(ds, "Modality"),
         body_part=text(ds, "BodyPartExamined") or meaning(ds, "AnatomicRegionSequence"),
@@ -259,6 +277,8 @@ def _dicom_instance(ds: Dataset, found: Found, digest: str) -> Instance:
         pixel_spacing_mm=(between[0], between[1]) if between else None,
         instance_number=integer(ds, "InstanceNumber"),
         image_type=words(ds, "ImageType"),
+        patient_orientation=words(ds, "PatientOrientation"),
+        presentation_intent=text(ds, "PresentationIntentType"),
         position_mm=numbers(ds, "ImagePositionPatient", 3),
         orientation=numbers(ds, "ImageOrientationPatient", 6),
         keep=found.keep,

@@ -8,9 +8,9 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
+from medvlm.dicom.facts import is_uid
 from medvlm.dicom.read import Instance, Reading
 
-_UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -76,11 +76,6 @@ def group_studies(reading: Reading) -> list[Study]:
     return studies
 
 
-def is_uid(text: str) -> bool:
-    """Digits and dots, at most 64 characters. Leading zeros, wrong but common, are let through."""
-    return len(text) <= 64 and _UID.fullmatch(text) is not None
-
-
 def safe_uid(text: str) -> str:
     """The UID itself, or a name made from its hash where it is none and could lead anywhere."""
     if is_uid(text):
@@ -89,6 +84,11 @@ def safe_uid(text: str) -> str:
 
 
 def lone_name(instance: Instance) -> str:
-    """`<file stem>-<8 characters of its sha256>`, the stem without anything unsafe in a path."""
+    """`<file stem>-<8 characters of its sha256>`, the stem without anything unsafe in a path.
+
+    The name of a DICOM file may be the patient's: it is left out.
+    """
+    if instance.is_dicom:
+        return f"study-{instance.sha256[:12]}"
     stem = _NOT_IN_NAMES.sub("_", PurePath(instance.file).stem).strip("._-")[:80]
     return f"{stem or 'image'}-{instance.sha256[:8]}"

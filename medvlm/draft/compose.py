@@ -12,10 +12,10 @@ from PIL import Image
 
 from medvlm.dicom.read import Refused
 from medvlm.dicom.study import Study
-from medvlm.draft.ground import finding_boxes, place, regions
+from medvlm.draft.ground import OPACITIES, OPACITY, finding_boxes, place, regions
 from medvlm.draft.locate import ScoredBox
 from medvlm.draft.look import Seen, file_mark, look_at
-from medvlm.draft.overlay import draw_overlay
+from medvlm.draft.overlay import beside, draw_overlay
 from medvlm.draft.parse import Polarity
 from medvlm.draft.sentences import impression
 from medvlm.draft.write import Statement, write_sentences
@@ -31,7 +31,9 @@ from medvlm.records import (
     InputCheck,
     ModelRecord,
     Reason,
+    Region,
     StudyRecord,
+    Withheld,
 )
 
 ORDER: dict[Polarity, int] = {"present": 0, "uncertain": 1, "absent": 2}
@@ -59,19 +61,20 @@ def draft_study(checkpoint: Checkpoint, study: Study) -> DraftResult:
     checks += [item.check for item in seen]
     accepted = [item for item in seen if item.check.accepted]
     looked = time.perf_counter()
-    findings = describe(checkpoint, accepted) if accepted else []
+    findings, withheld = without_contradiction(describe(checkpoint, accepted) if accepted else [])
     written = time.perf_counter()
     draft = Draft(
         study=StudyRecord(
             study_instance_uid=study.study_instance_uid,
             modality=study.modality,
             body_part=study.body_part,
-            view=study.view,
+            view=_view(accepted) or study.view,
         ),
         model=model_record(checkpoint),
         input_check=_study_check(checks),
         findings=findings,
         impression=impression(findings) if accepted else "",
+        withheld=withheld,
         timings_s={
             "load": round(loaded - start, 3),
             "look": round(looked - loaded, 3),
@@ -113,6 +116,26 @@ def describe(checkpoint: Checkpoint, seen: Sequence[Seen]) -> list[Finding]:
     return sorted(findings, key=lambda f: (ORDER[f.polarity], -f.probability))
 
 
+def without_contradiction(findings: list[Finding]) -> tuple[list[Finding], list[Withheld]]:
+    """Withholds "no lung opacity" where something that shows as an opacity is not ruled out."""
+    shown = [f for f in findings if f.finding in OPACITIES and f.polarity != "absent"]
+    kept, withheld = [], []
+    for finding in findings:
+        if shown and finding.finding == OPACITY and finding.polarity == "absent":
+            reason = f'It would contradict "{shown[0].text}"'
+            withheld.append(
+                Withheld(
+                    finding=finding.finding,
+                    text=finding.text,
+                    probability=finding.probability,
+                    reason=reason,
+                )
+            )
+        else:
+            kept.append(finding)
+    return kept, withheld
+
+
 def released_boxes(
     checkpoint: Checkpoint, seen: Seen, finding: str, probability: float | None = None
 ) -> list[ScoredBox]:
@@ -144,7 +167,7 @@ def model_record(checkpoint: Checkpoint) -> ModelRecord:
 
 def _admit(study: Study) -> tuple[list[ImageInput], list[ImageCheck], list[Refused]]:
     """Decodes what the headers admit: images, checks of those refused, files that failed."""
-    images, checks, failed, seen = [], [], [], set()
+    images, checks, failed, broken, seen = [], [], [], [], set()
     error: InputError | None = None
     for instance in study.instances:
         if instance.sha256 in seen:
@@ -165,9 +188,17 @@ def _admit(study: Study) -> tuple[list[ImageInput], list[ImageCheck], list[Refus
         except InputError as caught:
             error = caught
             failed.append(Refused.because(caught, instance.file))
+            broken.append(
+                ImageCheck(
+                    file=file_mark(instance.sha256),
+                    sop_instance_uid=instance.sop_instance_uid,
+                    accepted=False,
+                    reasons=[Reason(code=caught.code, message=caught.message)],
+                )
+            )
     if error is not None and not images and not checks:
         raise error
-    return images, checks, failed
+    return images, checks + broken, failed
 
 
 def _refuse_repeated_uids(seen: list[Seen]) -> None:
@@ -188,20 +219,31 @@ def _study_check(checks: list[ImageCheck]) -> InputCheck:
     return InputCheck(accepted=False, reasons=list(reasons.values()) or [missing], images=checks)
 
 
+def _view(seen: list[Seen]) -> str | None:
+    """The one view of the accepted images."""
+    views = {item.image.view_position for item in seen}
+    return views.pop() if len(views) == 1 else None
+
+
 def _overlay(seen: list[Seen], findings: list[Finding]) -> Image.Image | None:
-    """The first accepted image with the regions that lie on it."""
+    """The accepted images side by side, each with the regions that lie on it."""
     if not seen:
         return None
-    image = seen[0].image
-    return draw_overlay(
-        image.pixels,
-        [
-            (label(finding), region)
-            for finding in findings
-            for region in finding.regions
-            if (region.sop_instance_uid, region.frame) == (image.sop_instance_uid, image.frame)
-        ],
-    )
+    return beside([draw_overlay(item.image.pixels, _labelled(item, findings)) for item in seen])
+
+
+def _labelled(seen: Seen, findings: list[Finding]) -> list[tuple[str, Region]]:
+    """The regions on one image; findings that share one are named together."""
+    own = (seen.image.sop_instance_uid, seen.image.frame)
+    labels: dict[tuple[float, ...], list[str]] = {}
+    boxes: dict[tuple[float, ...], Region] = {}
+    for finding in findings:
+        for region in finding.regions:
+            if (region.sop_instance_uid, region.frame) == own:
+                key = (region.x, region.y, region.width, region.height)
+                boxes[key] = region
+                labels.setdefault(key, []).append(label(finding))
+    return [(", ".join(labels[key]), region) for key, region in boxes.items()]
 
 
 def label(finding: Finding) -> str:

@@ -21,7 +21,8 @@ from medvlm.model.checkpoint import Checkpoint
 from medvlm.records import Region
 
 # Shown by the map that learned from radiologists' boxes, not by the classifier's attention.
-OPACITIES = frozenset({"Lung_Opacity", "Pneumonia", "Infiltration", "Consolidation"})
+OPACITY = "Lung_Opacity"
+OPACITIES = frozenset({OPACITY, "Pneumonia", "Infiltration", "Consolidation"})
 # Their place goes without saying, or spans the chest.
 UNPLACED = frozenset({"Cardiomegaly", "Hernia", "Edema", "Emphysema"})
 MARGIN_CELLS = 3

@@ -23,6 +23,12 @@ LUNG_FROM = 0.5
 SMALLEST_SHARE = 0.004
 """A box covers at least this share of the grid; below it is grain."""
 
+SECOND_PEAK = 0.85
+"""A further peak of a score map counts from this share of the highest."""
+
+BOTH_SIDES_FROM = 0.25
+"""A box with this share of its width on either side of the midline lies on both."""
+
 LungSide = Literal["right", "left"]
 
 
@@ -72,7 +78,8 @@ def peak_boxes(
     if high <= low:
         return []
     heat = np.where(valid, np.clip((scores - low) / (high - low), 0, 1), 0)
-    return map_boxes(heat, share, size)
+    # A much weaker second peak is no second place: it would turn one side into both.
+    return [item for item in map_boxes(heat, share, size) if item.score >= SECOND_PEAK]
 
 
 def place_of(boxes: list[Box], lungs: Mapping[LungSide, Box]) -> Location | None:
@@ -89,6 +96,8 @@ def place_of(boxes: list[Box], lungs: Mapping[LungSide, Box]) -> Location | None
         x, y = box.centre
         side: LungSide = "right" if x < middle else "left"
         sides.add(side)
+        if min(middle - box.x, box.right - middle) >= BOTH_SIDES_FROM * box.width:
+            sides |= {"right", "left"}
         lung = lungs[side]
         share = (y - lung.y) / max(lung.height, 1e-6)
         zones.add("upper" if share < 1 / 3 else "mid" if share < 2 / 3 else "lower")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from medvlm.records import Draft, Finding, Reason, Region
+from medvlm.records import Draft, Reason, Region
 
 _NOTICE = (
     "**Preliminary, written by a machine. For research only; "
@@ -22,7 +22,7 @@ def to_markdown(draft: Draft, title: str) -> str:
     parts += _input_check(draft)
     if draft.input_check.accepted:
         parts += ["## Impression", _escape(draft.impression) or "None.", "## Findings"]
-        parts += [_findings(draft.findings)] if draft.findings else ["None."]
+        parts += [_findings(draft)] if draft.findings else ["None."]
     if draft.withheld:
         parts.append("## Withheld")
         parts.append(
@@ -56,20 +56,25 @@ def _reasons(reasons: list[Reason]) -> str:
     return "\n".join(f"- {_escape(reason.message)} ({_escape(reason.code)})" for reason in reasons)
 
 
-def _findings(findings: list[Finding]) -> str:
+def _findings(draft: Draft) -> str:
+    """A table; of several images, each region names its own by its place in the input check."""
+    accepted = [image.sop_instance_uid for image in draft.input_check.images if image.accepted]
+    number = {uid: i for i, uid in enumerate(accepted, 1)} if len(accepted) > 1 else {}
     rows = ["| Finding | Probability | Evidence | Regions (x, y, width, height in pixels) |"]
     rows.append("|---|---|---|---|")
-    for finding in findings:
+    for finding in draft.findings:
         evidence = finding.evidence.status if finding.evidence else "not measured"
-        regions = "; ".join(_region(region) for region in finding.regions) or "-"
+        regions = "; ".join(_region(region, number) for region in finding.regions) or "-"
         rows.append(
             f"| {_escape(finding.text)} | {finding.probability:.0%} | {evidence} | {regions} |"
         )
     return "\n".join(rows)
 
 
-def _region(region: Region) -> str:
-    return f"{region.x:.0f}, {region.y:.0f}, {region.width:.0f}, {region.height:.0f}"
+def _region(region: Region, number: dict[str | None, int]) -> str:
+    image = number.get(region.sop_instance_uid)
+    where = f"image {image}: " if image else ""
+    return f"{where}{region.x:.0f}, {region.y:.0f}, {region.width:.0f}, {region.height:.0f}"
 
 
 def _escape(text: str) -> str:

@@ -58,6 +58,19 @@ def draw_overlay(
     return _with_legend(film, colours, font)
 
 
+def beside(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Pictures in one row, from the left, aligned at the top."""
+    if len(pictures) == 1:
+        return pictures[0]
+    width = sum(picture.width for picture in pictures)
+    out = Image.new("RGB", (width, max(picture.height for picture in pictures)), "black")
+    left = 0
+    for picture in pictures:
+        out.paste(picture, (left, 0))
+        left += picture.width
+    return out
+
+
 def _draw_label(
     draw: ImageDraw.ImageDraw,
     size: tuple[int, int],

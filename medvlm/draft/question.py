@@ -1,4 +1,8 @@
-"""What kind of question is asked, by its words alone."""
+"""What kind of question is asked, by its words alone.
+
+What the heads know (lungs, findings, view, sex) is only taken for asked where the whole question is
+understood; everything else is the language model's.
+"""
 
 from __future__ import annotations
 
@@ -7,28 +11,44 @@ from dataclasses import dataclass
 from typing import Literal
 
 from medvlm.draft.locate import LungSide
-from medvlm.findings import find_mentions
+from medvlm.findings import Mention, find_mentions
 
-Kind = Literal["lungs", "place", "region", "view", "sex", "presence", "yes_no", "free"]
+Kind = Literal[
+    "lungs",
+    "place",
+    "region",
+    "region_place",
+    "view",
+    "sex",
+    "presence",
+    "findings",
+    "normal",
+    "other",
+]
 
-_WHERE = re.compile(
-    r"^\s*(where|in which|on which|which (side|lung|zone|lobe)|locate|show|point)\b", re.I
-)
-_LUNGS = re.compile(
-    r"\s*(where|show|locate|point)\b[a-z\s,/]*?"
-    r"\b(?:(left|right)\s+(?:and\s+(left|right)\s+)?)?lungs?\s*[?.]?\s*",
-    re.I,
-)
 _YES_NO = re.compile(
     r"^\s*(is|are|is/are|was|were|does|do|did|has|have|had|can|could|will|would|any|should)\b", re.I
 )
-_REGION = re.compile(r"\b(this|region|here|box|area|marked)\b", re.I)
-_FILM = r"(this|the|it)\s*(image|film|x-?ray|radiograph|picture|view)?\s*"
+_CHOICE = re.compile(r"\b(or|vs|versus)\b", re.I)
+_WHERE = re.compile(
+    r"^\s*(where|in which|on which|which (side|lung|zone|lobe)|locate|show|point)\b", re.I
+)
+_WHAT = re.compile(
+    r"^\s*(what|what's|describe|identify|name)\b(?!.*\b(size|big|large|side)\b)", re.I
+)
+_LUNGS = re.compile(
+    r"\s*(where|show|locate|point)(\s+(is|are|is/are|me|to|out|the|both|and|patient's))*\s+"
+    r"(?:(?P<side>left|right)\s+(?:and\s+(?:the\s+)?(?P<other>left|right)\s+)?)?lungs?\s*[?.]?\s*",
+    re.I,
+)
+_THIS = r"(this|the|it|that)(\s+(chest|image|film|x-?ray|radiograph|picture|view|study|cxr))*"
+_PROJECTION = r"(ap|pa|antero-?\s?posterior|anterior[- ]posterior|postero-?\s?anterior)"
 _VIEW = re.compile(
-    rf"\s*(is|was|is/are)\s+{_FILM}(taken\s+)?(an?\s+|in\s+|from\s+)?"
-    r"(ap|pa|antero-?posterior|postero-?anterior)\b[^?]*\??\s*"
-    r"|.*\b(pa\s+or\s+ap|ap\s+or\s+pa)\b.*"
-    r"|\s*(which|what)\b.*\b(view|projection)\b.*",
+    rf"\s*(is|was|is/are)\s+{_THIS}\s+((taken|obtained|done)\s+)?((in|from|an?|the)\s+)*{_PROJECTION}"
+    r"\s*(film|view|image|projection|chest|x-?ray|radiograph|format|position|plane|orientation)*"
+    r"\s*\??\s*"
+    r"|[^.]*\b(pa\s+or\s+(an?\s+)?ap|ap\s+or\s+(an?\s+)?pa)\b[^.]*"
+    r"|\s*(which|what)\s+((is|kind|type|of|the)\s+)*(view|projection)(\s+(is|was|of)\b[^.]*)?\s*",
     re.I,
 )
 _SEX = re.compile(
@@ -37,47 +57,76 @@ _SEX = re.compile(
     r"|\s*(what|which)\b.*\b(sex|gender)\b.*",
     re.I,
 )
-_PRESENCE = re.compile(
-    r"\b(is|are|is/are)\s+there\b|\bevidence\b|\bpresent\b|\bseen\b|\bshow|\bhave\b|\bhas\b|\bany\b"
-    r"|\benlarged\b|\bsuggest|\bvisible\b|\bsee\b|\bdemonstrate",
+_FINDINGS = re.compile(
+    r"\s*((which|what)\s+(findings|abnormalities)\b[^.]*"
+    r"|what\s+(do|can)\s+(you|we|i)\s+see(\s+(in|on)\s+{this})?"
+    r"|what\s+does\s+{this}\s+show"
+    r"|describe(\s+(the\s+findings(\s+(in|of|on)\s+{this})?|{this}))?)\s*[?.]?\s*".replace(
+        "{this}", _THIS
+    ),
     re.I,
 )
-# How people ask for a finding without naming it: (finding, what says yes to it, what says no).
+_NORMAL = re.compile(
+    rf"\s*(is|is/are)\s+{_THIS}\s+(an?\s+)?(?P<state>normal|abnormal)"
+    r"(\s+(image|film|chest|x-?ray|radiograph|study|view))*\s*\??\s*",
+    re.I,
+)
+# The finding's name stands as "@". Neither side nor size, time or cause may be asked for.
+_SOME = (
+    r"(\s+(an?|any|the|some|evidence|signs?|presence|of|patchy|focal|pulmonary|lung|obvious"
+    r"|visible|intraparenchymal))*\s+@"
+)
+_TAIL = (
+    r"(\s+(present|seen|visible|noted|shown|apparent|evident|depicted|anywhere|here|in|on|within|of"
+    r"|the|this|these|above|patient'?s?|lungs?|fields?|chest|thorax|image|film|x-?ray|radiograph"
+    r"|picture|study|scan|cxr))*\s*(-\s*yes/no)?\s*[?.]*\s*"
+)
+_PRESENCE = re.compile(
+    rf"\s*((is|are|is/are|was|were)\s+there{_SOME}{_TAIL}"
+    rf"|(is|are|is/are)(\s+(an?|any|the|patchy))*\s+@\s+"
+    rf"(present|seen|visible|noted|shown|apparent|evident|depicted)\b{_TAIL}"
+    rf"|(do|can|could)\s+(you|we|i|one)\s+(see|appreciate|identify|note|detect|find){_SOME}{_TAIL}"
+    rf"|(does|do)\s+{_THIS}\s*(patient)?\s*(have|show|demonstrate|suggest|display){_SOME}{_TAIL}"
+    rf"|any\s+@{_TAIL})",
+    re.I,
+)
+_SIDED = re.compile(r"\b(left|right)(-sided|\s+sided)?\b", re.I)
+_HEART = r"\s*.*\b(heart|cardiac (silhouette|shadow|size))\b"
+# How people ask for a finding without naming it: (finding, yes means present, yes means absent).
 _SIGNS = (
     (
         "Cardiomegaly",
         re.compile(
-            r"\b(heart|cardiac)\b(?!.*\b(border|contour|margin|position|displaced|chamber)).*"
-            r"\b(enlarged|dilated|larger|bigger|increased|widened|wider|exceeds?|big|large"
-            r"|size abnormal|abnormal size|abnormal in size)\b",
+            rf"{_HEART}.*\b(enlarged|dilated|larger|bigger|increased|wider|exceeds?|big"
+            r"|size abnormal|abnormal size|abnormal in size)\b.*",
             re.I,
         ),
-        re.compile(
-            r"\b(heart|cardiac)\b(?!.*\b(border|contour|margin|position|displaced|chamber)).*"
-            r"\bnormal\b(?=.*\bsize)|\b(heart|cardiac) (size|silhouette)\b.*\bnormal\b",
-            re.I,
-        ),
+        re.compile(rf"{_HEART}(.*\bnormal\b.*\bsize\b|.*\bsize\b.*\bnormal\b| normal)\W*", re.I),
     ),
     (
         "Effusion",
         re.compile(
-            r"\bcostophrenic (angle|recess)\w*\b.*\bblunt|\bblunt\w*\b.*\bcostophrenic\b", re.I
+            r".*\bcostophrenic (angle|recess)\w*\b.*\bblunt.*|.*\bblunt.*costophrenic.*", re.I
         ),
-        re.compile(r"\bcostophrenic (angle|recess)\w*\b.*\b(sharp|clear|normal)\b", re.I),
+        re.compile(r".*\bcostophrenic (angle|recess)\w*\b.*\b(sharp|clear|normal)\b.*", re.I),
     ),
 )
-# A side or a denial changes what is asked; the classifier knows of neither.
-_QUALIFIED = re.compile(r"\b(left|right|bilateral|both|upper|lower|no|not|without|absent)\b", re.I)
+# Words that make another question of it.
+_OTHERWISE = re.compile(
+    r"\b(left|right|bilateral|no|not|border|contour|margins?|position|displaced|chambers?)\b", re.I
+)
 
 
 @dataclass(frozen=True)
 class Parsed:
-    """A question's kind, the findings it names, and the lungs it asks for.
+    """A question's kind, the findings it names, and the lungs (or sides) it asks for.
 
-    `denied`: yes means that the finding is absent ("Is the heart normal in size?").
+    `closed`: it wants a yes or a no. `denied`: yes means that the finding is absent ("Is the heart
+    normal in size?", "Is this film normal?").
     """
 
     kind: Kind
+    closed: bool
     findings: tuple[str, ...] = ()
     sides: tuple[LungSide, ...] = ()
     denied: bool = False
@@ -85,31 +134,66 @@ class Parsed:
 
 def parse_question(question: str, region: bool) -> Parsed:
     """Reads a question; `region`: whether a region was drawn with it."""
-    findings = tuple(dict.fromkeys(mention.finding for mention in find_mentions(question)))
-    closed = bool(_YES_NO.match(question)) and not re.search(r"\bor\b", question, re.I)
+    mentions = find_mentions(question)
+    findings = tuple(dict.fromkeys(mention.finding for mention in mentions))
+    closed = bool(_YES_NO.match(question)) and not _CHOICE.search(question)
+    if region:
+        return Parsed(_about_region(question, closed, findings), closed, findings)
     if lungs := _LUNGS.fullmatch(question):
-        return Parsed("lungs", sides=_sides(lungs))
+        return Parsed("lungs", closed, sides=_sides(lungs["side"], lungs["other"]))
     if _WHERE.match(question) and findings:
-        return Parsed("place", findings)
-    if region and not closed and (_REGION.search(question) or findings):
-        return Parsed("region", findings)
-    if not region and not findings and _VIEW.fullmatch(question):
-        return Parsed("view")
-    if not region and not findings and _SEX.fullmatch(question):
-        return Parsed("sex")
-    plain = not region and len(findings) == 1 and not _QUALIFIED.search(question)
-    if closed and plain and _PRESENCE.search(question):
-        return Parsed("presence", findings)
-    if closed and not region and not findings and not _QUALIFIED.search(question):
+        return Parsed("place", closed, findings)
+    if not findings:
+        for kind, pattern in (("view", _VIEW), ("sex", _SEX), ("findings", _FINDINGS)):
+            if pattern.fullmatch(question):
+                return Parsed(kind, closed)  # type: ignore[arg-type]
+        if match := _NORMAL.fullmatch(question):
+            return Parsed("normal", closed, denied=match["state"].lower() == "normal")
+    if closed and (presence := _presence(question, mentions)) is not None:
+        return presence
+    return Parsed("other", closed, findings)
+
+
+def projections(question: str) -> set[str]:
+    """The projections that a question names: "ap", "pa"."""
+    named = set()
+    for match in re.finditer(rf"\b{_PROJECTION}\b", question, re.I):
+        word = match.group(1).lower()
+        named.add("ap" if word.startswith("a") else "pa")
+    return named
+
+
+def _about_region(question: str, closed: bool, findings: tuple[str, ...]) -> Kind:
+    if closed:
+        return "other"
+    if _WHERE.match(question):
+        return "place" if findings else "region_place"
+    return "region" if _WHAT.match(question) and not findings else "other"
+
+
+def _presence(question: str, mentions: list[Mention]) -> Parsed | None:
+    """A closed question that asks whether one finding is there, or nothing else than its sign."""
+    if not mentions:
+        if _OTHERWISE.search(question):
+            return None
         for finding, present, absent in _SIGNS:
-            if present.search(question):
-                return Parsed("presence", (finding,))
-            if absent.search(question):
-                return Parsed("presence", (finding,), denied=True)
-    return Parsed("yes_no" if closed else "free", findings)
+            if present.fullmatch(question):
+                return Parsed("presence", True, (finding,))
+            if absent.fullmatch(question):
+                return Parsed("presence", True, (finding,), denied=True)
+        return None
+    if len(mentions) != 1:
+        return None
+    (mention,) = mentions
+    rest = f"{question[: mention.start]}@{question[mention.end :]}"
+    named = {match.group(1).lower() for match in _SIDED.finditer(rest)}
+    if len(named) > 1 or not _PRESENCE.fullmatch(re.sub(r"\s+", " ", _SIDED.sub("", rest))):
+        return None
+    return Parsed("presence", True, (mention.finding,), sides=_sides(*named) if named else ())
 
 
-def _sides(match: re.Match[str]) -> tuple[LungSide, ...]:
-    named = {group.lower() for group in match.groups()[1:] if group}
+def _sides(*named: str | None) -> tuple[LungSide, ...]:
+    """The sides named, right first; both where none is."""
+    chosen = {name.lower() for name in named if name}
     both: tuple[LungSide, ...] = ("right", "left")
-    return tuple(side for side in both if side in named) or both
+    return tuple(side for side in both if side in chosen) or both

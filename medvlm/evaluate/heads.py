@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from medvlm.draft.ground import OPACITY
 from medvlm.evaluate.bootstrap import replicates, with_interval
 from medvlm.evaluate.boxes import grounding_scores, iou
 from medvlm.evaluate.metrics import MIN_POSITIVES, auroc_table
 from medvlm.evaluate.metrics import calibration as calibration_scores
-from medvlm.evaluate.scan import OPACITY, Fractions, Scanned
+from medvlm.evaluate.scan import Fractions, Scanned
 from medvlm.findings import FINDINGS, NIH_FINDINGS
 
 

@@ -19,7 +19,7 @@ from medvlm.evaluate.scan import look_at_files
 from medvlm.findings import NIH_FINDINGS
 from medvlm.model.checkpoint import Checkpoint
 
-MOST_FILMS = 300
+MOST_FILMS = 200
 """Writing takes seconds a film; of a larger set, a seeded sample is drafted."""
 
 

@@ -45,7 +45,7 @@ def evaluate_folder(
     if questions and "vqa" in parts:
         scores["vqa"] = vqa(checkpoint, questions, batch_size)
         scores["data"]["gate_would_refuse"] = scores["vqa"].pop("gate_would_refuse")
-    if data.kind == "vqa_rad":
+    if data.kind == "vqa_rad" or not films:
         return scores
     scanned = scan(checkpoint, films, batch_size)
     scores["data"]["gate_would_refuse"] = sum(not item.accepted for item in scanned)

@@ -15,7 +15,7 @@ from medvlm.data.sets import Film
 from medvlm.dicom.read import read_instance
 from medvlm.draft.answer import reply
 from medvlm.draft.compose import decide, released_boxes
-from medvlm.draft.ground import regions
+from medvlm.draft.ground import OPACITY, regions
 from medvlm.draft.locate import lung_masks
 from medvlm.draft.look import Seen, look_at
 from medvlm.findings import FINDINGS
@@ -24,7 +24,6 @@ from medvlm.model.checkpoint import Checkpoint
 from medvlm.records import Region
 
 Fractions = tuple[float, float, float, float]
-OPACITY = "Lung_Opacity"
 
 
 @dataclass(frozen=True)

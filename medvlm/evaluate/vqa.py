@@ -21,12 +21,14 @@ from medvlm.model.checkpoint import Checkpoint
 def vqa(checkpoint: Checkpoint, questions: Sequence[Question], batch_size: int) -> dict[str, Any]:
     """The `vqa` part of the evaluation JSON; intervals by image.
 
-    A closed question over the only image of its organ has no control and is not scored.
+    `swapped_closed_accuracy` and `gain` are over the closed questions that have a control: a
+    question over the only image of its organ has none.
     """
     images = sorted({question.image for question in questions})
     seen = dict(zip(images, look_at_files(checkpoint, images, batch_size, "looking"), strict=True))
     other = swapped_images(questions)
-    closed = [q for q in questions if q.closed and other[q.image] != q.image]
+    closed = [question for question in questions if question.closed]
+    paired = np.array([other[question.image] != question.image for question in closed], dtype=bool)
     opened = [question for question in questions if not question.closed]
     with progress_bar() as progress:
         task = progress.add_task("asking", total=2 * len(closed) + len(opened))
@@ -36,13 +38,15 @@ def vqa(checkpoint: Checkpoint, questions: Sequence[Question], batch_size: int) 
             return _answer(checkpoint, seen[image], question)
 
         own = [say(q, q.image) for q in closed]
-        swapped = [say(q, other[q.image]) for q in closed]
+        swapped = [
+            say(q, other[q.image]) if pair else "" for q, pair in zip(closed, paired, strict=True)
+        ]
         free = [say(q, q.image) for q in opened]
     scores: dict[str, Any] = {
         "n_closed": len(closed),
         "n_open": len(opened),
         "n_images": len(images),
-        "n_closed_without_control": sum(q.closed for q in questions) - len(closed),
+        "n_closed_without_control": int((~paired).sum()),
         "gate_would_refuse": sum(not item.check.accepted for item in seen.values()),
         "closed_answers": dict(Counter(own).most_common(5)),
     }
@@ -51,24 +55,19 @@ def vqa(checkpoint: Checkpoint, questions: Sequence[Question], batch_size: int) 
         control = np.array(
             [_right(q, a) for q, a in zip(closed, swapped, strict=True)], dtype=float
         )
-        values = np.stack([right, control, right - control])
-        sampled = replicates(lambda rows: values[:, rows].mean(axis=1), _groups(closed))
-        scores |= with_interval("closed_accuracy", float(right.mean()), sampled[:, 0])
-        scores |= with_interval("swapped_closed_accuracy", float(control.mean()), sampled[:, 1])
-        gain = with_interval("gain", float((right - control).mean()), sampled[:, 2])
-        by_organ = defaultdict(list)
-        for question, one, two in zip(closed, right, control, strict=True):
-            by_organ[question.organ].append((one, two))
-        scores |= gain | {
-            "by_organ": {
-                organ: {
-                    "closed_accuracy": float(np.mean([one for one, _ in pairs])),
-                    "swapped_closed_accuracy": float(np.mean([two for _, two in pairs])),
-                    "n": len(pairs),
-                }
-                for organ, pairs in sorted(by_organ.items())
-            }
+        sampled = replicates(lambda rows: right[rows].mean(), _groups(closed))
+        scores |= with_interval("closed_accuracy", float(right.mean()), sampled)
+        organs = np.array([question.organ for question in closed])
+        scores["by_organ"] = {
+            str(organ): _beside_control(right, control, organs == organ, paired)
+            for organ in np.unique(organs)
         }
+        if paired.any():
+            values = np.stack([control, right - control])[:, paired]
+            own_groups = np.array(_groups(closed))[paired]
+            sampled = replicates(lambda rows: values[:, rows].mean(axis=1), own_groups)
+            for i, name in enumerate(("swapped_closed_accuracy", "gain")):
+                scores |= with_interval(name, float(values[i].mean()), sampled[:, i])
     if opened:
         exact = np.array([_right(q, a) for q, a in zip(opened, free, strict=True)], dtype=float)
         partial = np.array([token_f1(q.answer, a) for q, a in zip(opened, free, strict=True)])
@@ -77,6 +76,17 @@ def vqa(checkpoint: Checkpoint, questions: Sequence[Question], batch_size: int) 
         scores |= with_interval("open_accuracy", float(exact.mean()), sampled[:, 0])
         scores |= with_interval("open_token_f1", float(partial.mean()), sampled[:, 1])
     return scores
+
+
+def _beside_control(
+    right: np.ndarray, control: np.ndarray, chosen: np.ndarray, paired: np.ndarray
+) -> dict[str, float | int | None]:
+    both = chosen & paired
+    return {
+        "closed_accuracy": float(right[chosen].mean()),
+        "swapped_closed_accuracy": float(control[both].mean()) if both.any() else None,
+        "n": int(chosen.sum()),
+    }
 
 
 def swapped_images(questions: Sequence[Question]) -> dict[Path, Path]:

@@ -126,6 +126,11 @@ class GridTransform:
             box.height / self.scale_y,
         )
 
+    @property
+    def source_size(self) -> tuple[int, int]:
+        """(width, height) of the source in pixels."""
+        return self.source_width, self.source_height
+
     def content_box(self) -> Box:
         """Where the image lies on the grid, in grid pixels; the rest is padding."""
         return self.to_grid(Box(0.0, 0.0, float(self.source_width), float(self.source_height)))

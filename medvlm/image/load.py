@@ -34,7 +34,9 @@ class ImageInput:
     frame: int = 0
     modality: str | None = None
     body_part: str | None = None
-    view: str | None = None
+    view_position: str | None = None
+    patient_orientation: tuple[str, ...] = ()
+    presentation_intent: str | None = None
     spacing: tuple[float, float] | None = None
 
     @property
@@ -94,7 +96,9 @@ def load_image(instance: Instance, frame: int = 0) -> ImageInput:
         frame=frame,
         modality=instance.modality,
         body_part=instance.body_part,
-        view=instance.view_position,
+        view_position=instance.view_position,
+        patient_orientation=instance.patient_orientation,
+        presentation_intent=instance.presentation_intent,
         spacing=instance.pixel_spacing_mm,
     )
 

@@ -91,8 +91,10 @@ def resolve_checkpoint(name: str | None = None) -> Path:
 
     Raises CheckpointError if there is none.
     """
-    wanted = name or os.environ.get("MEDVLM_CHECKPOINT") or DEFAULT
-    for folder in (Path(wanted), *_embedded(wanted)):
+    named = name or os.environ.get("MEDVLM_CHECKPOINT")
+    wanted = named or DEFAULT
+    # A folder that happens to be called like the default does not take its place.
+    for folder in (*([Path(named)] if named else []), *_embedded(wanted)):
         if (folder / CONFIG).is_file():
             return folder
     raise CheckpointError(

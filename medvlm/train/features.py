@@ -75,8 +75,10 @@ def feature_store(
         for start in track(range(0, len(rows), 16), "features"):
             part = rows[start : start + 16]
             for view in range(views):
-                batch = store.batch(part, size, generator if view else None)
-                look = model(batch.images.to(device))
+                images = (
+                    store.batch(part, size, generator).images if view else store.plain(part, size)
+                )
+                look = model(images.to(device))
                 maps[0][part, view] = look.features.middle.half().cpu().numpy()
                 maps[1][part, view] = look.features.coarse.half().cpu().numpy()
                 if view == 0:

@@ -9,12 +9,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from medvlm.config import DataConfig
 from medvlm.data.cache import cached_pixels, dense_labels
 from medvlm.data.cards import require_card
 from medvlm.data.sets import DataSet, Film, load_set
+from medvlm.image.load import resize_grid
+from medvlm.image.pixels import render_picture
 from medvlm.train.augment import random_affine, random_exposure, warp
 
 CACHE_SIZE = 384
@@ -65,6 +68,14 @@ class FilmStore:
         """Indices of one set's films on one side of the split."""
         side = np.array([film.validation == validation for film in self.films])
         return np.flatnonzero((self.kinds == kind) & side)
+
+    def plain(self, rows: np.ndarray, size: int) -> Tensor:
+        """Films [B, 1, size, size] exactly as the product reads them, decoded anew."""
+        grids = []
+        for row in rows:
+            with Image.open(self.films[row].image) as picture:
+                grids.append(resize_grid(render_picture(picture), size)[0])
+        return torch.from_numpy(np.stack(grids)).unsqueeze(1)
 
     def batch(self, rows: np.ndarray, size: int, generator: torch.Generator | None) -> FilmBatch:
         """A batch at `size`; augmented if a generator is given."""

@@ -30,6 +30,7 @@ SIGNS: dict[str, tuple[tuple[str, bool], ...]] = {
         ("Is there hyperinflation of the lungs?", True),
     ),
 }
+IN_REGION = ("Is there {} in this region?", "Is there {} here?", "Is this {}?")
 NORMAL = (
     ("Is this image normal?", True),
     ("Is this film normal?", True),

@@ -18,12 +18,12 @@ from scipy.special import expit, logit
 
 from medvlm.data.sets import Film, load_set
 from medvlm.draft.answer import presence_margins
-from medvlm.draft.ground import regions
+from medvlm.draft.ground import OPACITY, regions
 from medvlm.draft.locate import DENSE_OPACITY, map_boxes
 from medvlm.draft.look import Seen
 from medvlm.evaluate.boxes import best_constant_boxes, mean_best_iou
 from medvlm.evaluate.metrics import finding_f1
-from medvlm.evaluate.scan import OPACITY, fractions, look_at_files
+from medvlm.evaluate.scan import fractions, look_at_files
 from medvlm.findings import FINDINGS, NIH_FINDINGS
 from medvlm.model.checkpoint import (
     CARD,

@@ -130,7 +130,13 @@ class Asker:
     def _places(
         self, film: Film, lungs: Mapping[str, Box], random: np.random.Generator
     ) -> list[Turn]:
-        turns = []
+        turns: list[Turn] = []
+        transform = film_transform(film, self.size)
+        boxes = [
+            (name, transform.to_grid(Box.from_fractions(*own, *transform.source_size)))
+            for name, own in film.boxes
+            if name in PHRASES
+        ]
         if len(lungs) == 2:
             side = ("right", "left")[random.integers(2)]
             lung = lungs[side]
@@ -138,35 +144,49 @@ class Asker:
             box = Box(lung.x, lung.y + third * lung.height / 3, lung.width, lung.height / 3)
             words = place_words(Location(side, ("upper", "mid", "lower")[third]))  # type: ignore[arg-type]
             turns.append(Turn(REGION_PLACE_QUESTION, words, corners(box)))
-        if film.boxes:
-            transform = film_transform(film, self.size)
-            finding, fractions = film.boxes[random.integers(len(film.boxes))]
-            to_grid = [
-                transform.to_grid(
-                    Box.from_fractions(*own, transform.source_width, transform.source_height)
-                )
-                for name, own in film.boxes
-                if name == finding
-            ]
-            box = transform.to_grid(
-                Box.from_fractions(*fractions, transform.source_width, transform.source_height)
-            )
-            if finding in PHRASES:
-                turns.append(Turn(REGION_QUESTION, PHRASES[finding], corners(box)))
-                if words := place_words(place_of(to_grid, lungs)):  # type: ignore[arg-type]
-                    turns.append(Turn(where_question(finding), words))
-        elif film.normal and len(lungs) == 2 and random.random() < 0.5:
-            turns.append(Turn(REGION_QUESTION, "no finding", corners(_empty_box(lungs, random))))
+        if boxes:
+            finding, box = boxes[random.integers(len(boxes))]
+            turns += _in_region(finding, True, box, random)
+            own = [other for name, other in boxes if name == finding]
+            if words := place_words(place_of(own, lungs)):  # type: ignore[arg-type]
+                turns.append(Turn(where_question(finding), words))
+        # On abnormal films too: or the film's state alone would answer for the region.
+        clear = film.normal or film.reviewed
+        if clear and len(lungs) == 2 and (boxes or random.random() < 0.5):
+            empty = _empty_box(lungs, [box for _, box in boxes], random)
+            if empty is not None:
+                turns += _in_region("Lung_Opacity", False, empty, random)
         return turns
 
 
-def _empty_box(lungs: Mapping[str, Box], random: np.random.Generator) -> Box:
-    """A box in a lung, of the sizes that opacities have: its size must not give away the answer."""
-    lung = lungs[("right", "left")[random.integers(2)]]
-    width, height = (float(v) for v in lung.width * random.uniform([0.4, 0.5], [1.0, 1.6]))
-    x = lung.x + float(random.uniform(0, max(0.0, lung.width - width)))
-    y = lung.y + float(random.uniform(0, max(0.0, lung.height - height)))
-    return Box(x, y, width, height)
+def _in_region(
+    finding: str, present: bool, box: Box, random: np.random.Generator
+) -> tuple[Turn, Turn]:
+    """What is in the box, asked openly and as a yes or no."""
+    phrase, region = PHRASES[finding], corners(box)
+    closed = phrasings.IN_REGION[random.integers(len(phrasings.IN_REGION))].format(phrase)
+    return (
+        Turn(REGION_QUESTION, phrase if present else f"no {phrase}", region),
+        Turn(closed, _yes(float(present)), region),
+    )
+
+
+def _empty_box(
+    lungs: Mapping[str, Box], taken: Sequence[Box], random: np.random.Generator
+) -> Box | None:
+    """A box in a lung that meets none of `taken`, of the sizes that opacities have.
+
+    Its size must not give away the answer. None if no place was found.
+    """
+    for _ in range(8):
+        lung = lungs[("right", "left")[random.integers(2)]]
+        width, height = (float(v) for v in lung.width * random.uniform([0.4, 0.5], [1.0, 1.6]))
+        x = lung.x + float(random.uniform(0, max(0.0, lung.width - width)))
+        y = lung.y + float(random.uniform(0, max(0.0, lung.height - height)))
+        box = Box(x, y, width, height)
+        if all(box.intersection(other).area < 0.1 * other.area for other in taken):
+            return box
+    return None
 
 
 def answer_words(answer: str) -> str:
@@ -179,9 +199,7 @@ def corners(box: Box) -> tuple[float, float, float, float]:
     return box.x, box.y, box.right, box.bottom
 
 
-def _asked(
-    value: float, wordings: Sequence[tuple[str, bool]], random: np.random.Generator
-) -> Turn:
+def _asked(value: float, wordings: Sequence[tuple[str, bool]], random: np.random.Generator) -> Turn:
     """One of the wordings, answered by whether `value` is 1, or by its opposite where so marked."""
     wording, straight = wordings[random.integers(len(wordings))]
     return Turn(wording, _yes(value if straight else 1 - value))
