@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+Wordings = tuple[tuple[str, bool], ...]
+"""Each with whether yes means that it is so."""
+
 PRESENCE = (
     "Is there {}?",
     "Is/Are there {}?",
@@ -11,8 +14,7 @@ PRESENCE = (
     "Does this patient have {}?",
     "Do you see {}?",
 )
-# (question, whether yes means that the finding is present)
-SIGNS: dict[str, tuple[tuple[str, bool], ...]] = {
+SIGNS: dict[str, Wordings] = {
     "Cardiomegaly": (
         ("Is the heart enlarged?", True),
         ("Is/Are the heart enlarged?", True),
@@ -31,13 +33,13 @@ SIGNS: dict[str, tuple[tuple[str, bool], ...]] = {
     ),
 }
 IN_REGION = ("Is there {} in this region?", "Is there {} here?", "Is this {}?")
-NORMAL = (
+NORMAL: Wordings = (
     ("Is this image normal?", True),
     ("Is this film normal?", True),
     ("Is this image abnormal?", False),
     ("Are there abnormalities?", False),
 )
-ATTRIBUTES: dict[str, tuple[tuple[str, bool], ...]] = {
+ATTRIBUTES: dict[str, Wordings] = {
     "ap_view": (
         ("Is this an AP film?", True),
         ("Is this a PA film?", False),

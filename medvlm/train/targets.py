@@ -87,7 +87,9 @@ class Asker:
         ]
 
     def _attribute(self, film: Film, random: np.random.Generator) -> Turn:
-        options = [(float(film.normal), NORMAL_QUESTION, phrasings.NORMAL)]
+        options: list[tuple[float, str, phrasings.Wordings]] = [
+            (float(film.normal), NORMAL_QUESTION, phrasings.NORMAL)
+        ]
         for name, question in (("ap_view", VIEW_QUESTION), ("male", SEX_QUESTION)):
             value = film.attributes[ATTRIBUTES.index(name)]
             if not np.isnan(value):
@@ -199,9 +201,9 @@ def corners(box: Box) -> tuple[float, float, float, float]:
     return box.x, box.y, box.right, box.bottom
 
 
-def _asked(value: float, wordings: Sequence[tuple[str, bool]], random: np.random.Generator) -> Turn:
+def _asked(value: float, wordings: phrasings.Wordings, random: np.random.Generator) -> Turn:
     """One of the wordings, answered by whether `value` is 1, or by its opposite where so marked."""
-    wording, straight = wordings[random.integers(len(wordings))]
+    wording, straight = wordings[int(random.integers(len(wordings)))]
     return Turn(wording, _yes(value if straight else 1 - value))
 
 
