@@ -37,6 +37,7 @@ from medvlm.model.language import Turn
 from medvlm.train import phrasings
 
 CHECKS = 6
+QUESTIONS = 12
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Asker:
 
     def _free(self, image: str, random: np.random.Generator) -> list[Turn]:
         own = self.questions[image]
-        chosen = random.permutation(len(own))[: CHECKS + 2]
+        chosen = random.permutation(len(own))[:QUESTIONS]
         return [Turn(own[i].question, answer_words(own[i].answer)) for i in chosen]
 
     def _checks(self, film: Film, known: np.ndarray, random: np.random.Generator) -> list[Turn]:
