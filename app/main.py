@@ -20,7 +20,7 @@ from medvlm.draft.compose import draft_study
 from medvlm.draft.overlay import draw_overlay
 from medvlm.errors import MedVLMError
 from medvlm.image.geometry import Box
-from medvlm.image.load import images_of
+from medvlm.image.load import load_image
 from medvlm.model.checkpoint import load_checkpoint
 from medvlm.records import Answer, Draft, InputCheck, Region
 from medvlm.resources import sample_film
@@ -36,7 +36,6 @@ NOTICE = (
     "For research only. This is a machine's preliminary draft, not a diagnosis, and must not be "
     "used for the care of a patient."
 )
-SUFFIXES = ["dcm", "dicom", "png", "jpg", "jpeg", "zip"]
 POLARITIES = {"present": "Present", "uncertain": "Possible", "absent": "Absent"}
 
 model_of_page = st.cache_resource(show_spinner="Loading the model ...")(load_checkpoint)
@@ -73,7 +72,8 @@ def _chosen_file() -> Path | None:
         if source == "Sample film":
             return sample_film()
         if source == "Upload":
-            upload = st.file_uploader("DICOM, PNG, JPEG or zip", type=SUFFIXES)
+            # Any name is taken: on discs, DICOM files have none that tells.
+            upload = st.file_uploader("DICOM, PNG, JPEG or zip")
             return _kept(upload) if upload is not None else None
     return None
 
@@ -92,7 +92,10 @@ def _kept(upload: UploadedFile) -> Path:
 
 def _chosen_study(path: Path) -> Study | None:
     """The study in the file; of several, the one the user picks."""
-    reading = read_inputs([path])
+    readings = st.session_state.setdefault("readings", {})
+    if str(path) not in readings:
+        readings[str(path)] = read_inputs([path])
+    reading = readings[str(path)]
     for refused in reading.failed:
         st.error("A file could not be read.")
         st.text(f"{refused.message} {refused.remedy or ''}")
@@ -126,6 +129,11 @@ def _show_draft(result: DraftResult) -> None:
         st.text(refused.message)
     if not _show_check(draft.input_check):
         return
+    for number, image in enumerate(draft.input_check.images, 1):
+        if not image.accepted:
+            st.text(f"Image {number} was left out:")
+            for reason in image.reasons:
+                st.text(reason.message)
     picture, words = st.columns([3, 2])
     with picture:
         if result.overlay is not None:
@@ -158,17 +166,15 @@ def _show_check(check: InputCheck) -> bool:
 
 
 def _ask(study: Study) -> None:
-    images, refused = images_of(study)
-    for one in refused:
-        st.text(one.message)
-    if not images:
-        return
     number = 0
-    if len(images) > 1:
+    if len(study.instances) > 1:
         number = st.selectbox(
-            "Which image", range(len(images)), format_func=lambda index: f"Image {index + 1}"
+            "Which image",
+            range(len(study.instances)),
+            format_func=lambda index: f"Image {index + 1}",
         )
-    image = images[number]
+    # Only the image that is looked at is decoded: a study may hold hundreds.
+    image = load_image(study.instances[number])
     picture, words = st.columns([3, 2])
     with words:
         question = st.text_input("Question", placeholder="Where is the effusion?", max_chars=300)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import zipfile
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +21,15 @@ from PIL import Image
 from pydicom.config import IGNORE
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, generate_uid
 
 from medvlm.dicom import decode, files
 from medvlm.dicom.facts import patient_pseudonym
 from medvlm.dicom.read import Reading, read_inputs
 from medvlm.dicom.study import group_studies
-from medvlm.errors import InputError, InputNotFound
-from medvlm.image.load import images_of, load_image
+from medvlm.draft.compose import _admit as admit
+from medvlm.errors import InputError, InputNotFound, Undecodable
+from medvlm.image.load import load_image
 from tests.dicoms import ramp, save, shipped, synthetic
 
 
@@ -147,9 +149,7 @@ def test_pictures_are_studies_of_their_own(tmp_path: Path) -> None:
     assert (one.study_instance_uid, one.patient, one.modality) == (None, None, None)
     assert one.name == f"Jane_Doe_1-{one.instances[0].sha256[:8]}"
     assert two.name == f"b-{two.instances[0].sha256[:8]}"
-    images, refused = images_of(two)
-    assert not refused
-    assert images[0].pixels.shape == (160, 200)
+    assert load_image(two.instances[0]).pixels.shape == (160, 200)
 
 
 def test_an_archive_stands_for_its_files(tmp_path: Path) -> None:
@@ -348,7 +348,7 @@ def test_copies_of_an_image_are_drafted_once(tmp_path: Path) -> None:
     reading = read_inputs(tmp_path)
     assert len(reading.instances) == 2
     (study,) = group_studies(reading)
-    assert len(images_of(study)[0]) == 1
+    assert len(admit(study)[0]) == 1
 
 
 def test_a_file_that_vanished_or_does_not_decode_is_refused_late(tmp_path: Path) -> None:
@@ -359,11 +359,19 @@ def test_a_file_that_vanished_or_does_not_decode_is_refused_late(tmp_path: Path)
     (tmp_path / "a.dcm").unlink()
     with pytest.raises(InputNotFound, match=r"a\.dcm"):
         load_image(reading.instances[0])
-    late = [refused for study in group_studies(reading) for refused in images_of(study)[1]]
-    assert [(Path(one.file).name, one.code) for one in late] == [
-        ("a.dcm", "not_found"),
-        ("b.dcm", "undecodable"),
-    ]
+    with pytest.raises(Undecodable, match=r"b\.dcm"):
+        load_image(reading.instances[1])
+
+
+def test_a_draft_says_which_of_its_images_could_not_be_decoded(tmp_path: Path) -> None:
+    uid = generate_uid()
+    save(synthetic(ramp(), StudyInstanceUID=uid), tmp_path / "a.dcm")
+    save(synthetic(ramp() + 1, StudyInstanceUID=uid), tmp_path / "b.dcm")
+    (study,) = group_studies(read_inputs(tmp_path))
+    (tmp_path / "b.dcm").unlink()
+    images, checks, failed = admit(study)
+    assert len(images) == len(failed) == 1
+    assert [(check.accepted, check.reasons[0].code) for check in checks] == [(False, "not_found")]
 
 
 def test_pseudonyms(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -413,9 +421,56 @@ def test_random_damage_never_raises(tmp_path: Path) -> None:
             (tmp_path / f"{attempt}-{name}").write_bytes(broken.tobytes())
     reading = read_inputs(tmp_path, decode=True)
     assert len(reading.instances) + len(reading.refused) == 100
-    for study in group_studies(reading):
-        images, _ = images_of(study)
-        for image in images:
+    for instance in reading.instances:
+        with suppress(InputError):
+            image = load_image(instance)
             assert np.isfinite(image.pixels).all()
             assert 0 <= image.pixels.min() <= image.pixels.max() <= 1
     assert issubclass(InputNotFound, InputError)
+
+
+def test_odd_names_in_an_archive_leave_the_others_alone(tmp_path: Path) -> None:
+    film = save(synthetic(ramp()), tmp_path / "film.dcm").read_bytes()
+    path = tmp_path / "odd.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in (".", "\0", "film.dcm"):
+            archive.writestr(zipfile.ZipInfo(name), film)
+    reading = read_inputs(path)
+    assert "film.dcm" in {Path(one.file).name for one in reading.instances}
+
+
+def test_a_link_to_itself_is_refused_alone(tmp_path: Path) -> None:
+    save(synthetic(ramp()), tmp_path / "film.dcm")
+    (tmp_path / "x").symlink_to(tmp_path / "x")
+    reading = read_inputs(tmp_path)
+    assert len(reading.instances) == 1
+    assert codes(reading) == {"x": "not_found"}
+
+
+@pytest.mark.parametrize("kind", ["folder", "archive"])
+def test_nothing_in_it_is_said(kind: str, tmp_path: Path) -> None:
+    given = tmp_path / "empty"
+    if kind == "folder":
+        given.mkdir()
+    else:
+        zipped(given, {})
+    assert list(codes(read_inputs(given)).values()) == ["no_pixels"]
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+def test_a_file_without_pixels_never_quotes_its_header(tmp_path: Path) -> None:
+    ds = synthetic(ramp(), SOPClassUID="1.2.3.JANE.DOE")
+    del ds.PixelData
+    reading = read_inputs(save(ds, tmp_path / "a.dcm"))
+    assert [one.code for one in reading.refused] == ["no_pixels"]
+    assert "JANE" not in reading.refused[0].message
+
+
+def test_results_inside_the_input_are_no_input(tmp_path: Path) -> None:
+    save(synthetic(ramp()), tmp_path / "film.dcm")
+    out = tmp_path / "out" / "study"
+    out.mkdir(parents=True)
+    (out / "overlay.png").write_bytes(png(ramp(dtype=np.uint8)))
+    assert len(read_inputs(tmp_path).instances) == 2
+    assert len(read_inputs(tmp_path, but=tmp_path / "out").instances) == 1
+    assert len(read_inputs(out, but=tmp_path / "out").instances) == 1  # asked for by name

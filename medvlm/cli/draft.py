@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from medvlm.model.checkpoint import Checkpoint
 
 KEY = ".inputs.sha256"
+UNKNOWN = "unknown"
 DEMO_REGION = Box(1050, 1000, 500, 500)
 DEMO_QUESTIONS = (("Where is the left lung?", None), ("What is in this region?", DEMO_REGION))
 
@@ -127,7 +128,7 @@ def demo(
 def _draft_all(checkpoint: Checkpoint, studies: list[Study], out: Path, outcome: Outcome) -> None:
     with Progress(console=err, transient=True) as progress:
         for study in progress.track(studies, description="drafting"):
-            folder = out / study.name
+            folder = _folder(out, study)
             key = _key(checkpoint, study)
             done = _finished(folder, key)
             try:
@@ -145,13 +146,32 @@ def _draft_all(checkpoint: Checkpoint, studies: list[Study], out: Path, outcome:
                 continue
             outcome.studies.append(
                 {
-                    "study": study.name,
+                    "study": folder.name,
                     "accepted": written.input_check.accepted,
                     "draft": str(folder / "draft.json"),
                     "resumed": done is not None,
                     "summary": _summary(written),
                 }
             )
+
+
+def _folder(out: Path, study: Study) -> Path:
+    """The study's folder; with the patient's pseudonym where another patient's draft has the name.
+
+    Two patients may share a StudyInstanceUID in different calls.
+    """
+    folder = out / study.name
+    owner = _lines(folder / KEY)[1:2]
+    if not owner or owner == [study.patient or UNKNOWN]:
+        return folder
+    return out / f"{study.name}-{study.patient or UNKNOWN}"
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
 
 
 def _key(checkpoint: Checkpoint, study: Study) -> str:
@@ -164,7 +184,7 @@ def _key(checkpoint: Checkpoint, study: Study) -> str:
 def _finished(folder: Path, key: str) -> Draft | None:
     """The draft of an earlier run from the same files by the same checkpoint, if it is whole."""
     try:
-        if (folder / KEY).read_text(encoding="utf-8") != key:
+        if _lines(folder / KEY)[:1] != [key]:
             return None
         return Draft.model_validate_json((folder / "draft.json").read_text(encoding="utf-8"))
     except (OSError, ValidationError, UnicodeDecodeError):
@@ -188,11 +208,11 @@ def _draft_one(
         partial.replace(overlay)
     else:
         overlay.unlink(missing_ok=True)
-    write_atomically(folder / "draft.md", to_markdown(result.draft, f"Draft {study.name}"))
+    write_atomically(folder / "draft.md", to_markdown(result.draft, f"Draft {folder.name}"))
     write_atomically(folder / "draft.json", result.draft.model_dump_json(indent=2) + "\n")
     if not result.failed:
         # The last to appear; without it the study is done again, and so is its failure.
-        write_atomically(folder / KEY, key)
+        write_atomically(folder / KEY, f"{key}\n{study.patient or UNKNOWN}\n")
     return result.draft
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from typing import Annotated
 
 import typer
 
+from medvlm.cli.common import CheckpointName, LlmPath
 from medvlm.errors import UsageError
 from medvlm.resources import resource_dir
 
@@ -16,10 +18,21 @@ from medvlm.resources import resource_dir
 def page(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8501,
     address: Annotated[str, typer.Option(help="Where to listen.")] = "localhost",
+    checkpoint: CheckpointName = None,
+    llm_path: LlmPath = None,
 ) -> None:
     """Opens the web page on this machine."""
     if importlib.util.find_spec("streamlit") is None:
         raise UsageError("the page needs streamlit", remedy="pip install 'medvlm[app]'")
+    environment = dict(os.environ)
+    if checkpoint is not None:
+        from medvlm.model.checkpoint import resolve_checkpoint
+
+        environment["MEDVLM_CHECKPOINT"] = str(resolve_checkpoint(checkpoint).resolve())
+    if llm_path is not None:
+        from medvlm.model.base_llm import base_llm_dir
+
+        base_llm_dir(llm_path)  # converted once; the page then finds it in the cache
     command = [sys.executable, "-m", "streamlit", "run", str(resource_dir("app") / "main.py")]
     options = {
         "server.port": port,
@@ -28,4 +41,4 @@ def page(
         "browser.gatherUsageStats": "false",
     }
     command += [f"--{name}={value}" for name, value in options.items()]
-    raise typer.Exit(subprocess.run(command, check=False).returncode)
+    raise typer.Exit(subprocess.run(command, env=environment, check=False).returncode)

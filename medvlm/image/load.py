@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from medvlm.dicom.read import Instance, Refused
-from medvlm.dicom.study import Study
+from medvlm.dicom.read import Instance
 from medvlm.errors import InputError
 from medvlm.image.geometry import GridTransform, content_size, letterbox
 from medvlm.image.pixels import render, render_picture
@@ -101,22 +100,3 @@ def load_image(instance: Instance, frame: int = 0) -> ImageInput:
         presentation_intent=instance.presentation_intent,
         spacing=instance.pixel_spacing_mm,
     )
-
-
-def images_of(study: Study) -> tuple[list[ImageInput], list[Refused]]:
-    """The first frame of every instance, and those that could not be decoded.
-
-    An identical copy of an image already taken is left out.
-    """
-    images: list[ImageInput] = []
-    refused: list[Refused] = []
-    seen: set[str] = set()
-    for instance in study.instances:
-        if instance.sha256 in seen:
-            continue
-        seen.add(instance.sha256)
-        try:
-            images.append(load_image(instance))
-        except InputError as error:
-            refused.append(Refused.because(error, instance.file))
-    return images, refused
