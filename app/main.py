@@ -22,7 +22,7 @@ from medvlm.errors import MedVLMError
 from medvlm.image.geometry import Box
 from medvlm.image.load import load_image
 from medvlm.model.checkpoint import load_checkpoint
-from medvlm.records import Answer, Draft, InputCheck, Region
+from medvlm.records import Answer, Draft, InputCheck, Region, answer_words
 from medvlm.resources import sample_film
 
 if TYPE_CHECKING:
@@ -202,9 +202,7 @@ def _region(image: ImageInput) -> Box | None:
 
 
 def _show_answer(answer: Answer) -> None:
-    st.text(answer.answer)
-    if answer.probability is not None:
-        st.text(f"Probability {answer.probability:.2f}")
+    st.text(answer_words(answer))
     _show_check(answer.input_check)
 
 

@@ -136,17 +136,28 @@ class Answer(_Record):
     """An answer to a question; the gate's word goes with it and does not block it.
 
     ``probability_of``: what ``probability`` is of: a finding (calibrated), "answer" (a head's, of
-    the answer itself), "yes" (the language model's own, not calibrated).
+    the answer itself), "yes" (the language model's own, not calibrated). For people, not written.
     """
 
     question: str
     answer: str
     probability: Probability | None = None
-    probability_of: str | None = None
+    probability_of: str | None = Field(default=None, exclude=True)
     regions: list[Region] = []
     evidence: Evidence | None = None
     input_check: InputCheck
     model: ModelRecord
+
+
+def answer_words(answer: Answer) -> str:
+    """An answer for people: its words, and what its probability is of."""
+    if answer.probability is None:
+        return answer.answer
+    of = {"answer": "", "yes": " of yes", None: ""}.get(
+        answer.probability_of, f" of {answer.probability_of}"
+    )
+    doubt = ", not calibrated" if answer.probability_of == "yes" else ""
+    return f"{answer.answer} (probability{of} {answer.probability:.2f}{doubt})"
 
 
 def draft_schema() -> dict[str, Any]:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom.uid import generate_uid
 
 from medvlm.cli import main
 from medvlm.records import Draft
 from medvlm.resources import sample_film
-from tests.dicoms import shipped, synthetic
+from tests.dicoms import save, shipped, synthetic
 
 
 class Run:
@@ -172,3 +173,34 @@ def test_wrong_usage_and_missing_files(medvlm, tmp_path: Path) -> None:
     missing = medvlm("train", tmp_path / "missing.yaml")
     assert missing.code == 1
     assert "missing.yaml" in missing.err
+
+
+@pytest.mark.usefixtures("tiny")
+def test_two_patients_under_one_uid_in_two_calls_keep_their_drafts(medvlm, tmp_path: Path) -> None:
+    uid = generate_uid()
+    for patient in ("A", "B"):
+        pixels = np.random.default_rng(ord(patient)).integers(0, 4000, (300, 260))
+        ds = synthetic(pixels.astype(np.uint16), StudyInstanceUID=uid, PatientID=patient)
+        save(ds, tmp_path / f"{patient}.dcm")
+        assert medvlm("draft", tmp_path / f"{patient}.dcm", "--out", tmp_path / "out").code == 0
+    folders = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert folders[0] == uid
+    assert len(folders) == 2
+    assert folders[1].startswith(f"{uid}-")
+
+
+@pytest.mark.usefixtures("tiny")
+def test_results_must_not_lie_in_the_input_itself(medvlm, tmp_path: Path) -> None:
+    assert medvlm("draft", tmp_path, "--out", tmp_path).code == 2
+
+
+def test_results_that_cannot_be_written_are_wrong_usage(medvlm, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    run = medvlm("draft", sample_film(), "--out", tmp_path / "file")
+    assert run.code == 2
+    assert "written" in run.err
+
+
+def test_a_link_to_itself_fails_alone(medvlm, tmp_path: Path) -> None:
+    (tmp_path / "x").symlink_to(tmp_path / "x")
+    assert medvlm("draft", tmp_path / "x", "--out", tmp_path / "out").code == 1

@@ -21,7 +21,7 @@ from medvlm.dicom.read import Instance, Reading
 from medvlm.errors import InputError, InputNotFound, UsageError
 from medvlm.image.geometry import Box
 from medvlm.image.load import load_image
-from medvlm.records import Answer
+from medvlm.records import Answer, answer_words
 
 
 def ask(
@@ -49,7 +49,7 @@ def ask(
     if as_json:
         print_json(answer.model_dump(mode="json"))
     else:
-        typer.echo(answer_words(answer))
+        typer.echo(in_words(answer))
         for reason in answer.input_check.reasons:
             typer.echo(f"Beware: {reason.message}", err=True)
     report_refused(reading.failed)
@@ -57,18 +57,12 @@ def ask(
         raise typer.Exit(1)
 
 
-def answer_words(answer: Answer) -> str:
-    """An answer for people: words, probability, regions."""
-    text = answer.answer
-    if answer.probability is not None:
-        of = {"answer": "", "yes": " of yes", None: ""}.get(
-            answer.probability_of, f" of {answer.probability_of}"
-        )
-        doubt = ", not calibrated" if answer.probability_of == "yes" else ""
-        text += f" (probability{of} {answer.probability:.2f}{doubt})"
+def in_words(answer: Answer) -> str:
+    """An answer for people, with its regions."""
+    lines = [answer_words(answer)]
     for box in answer.regions:
-        text += f"\n  region {box.x:.0f},{box.y:.0f},{box.width:.0f},{box.height:.0f}"
-    return text
+        lines.append(f"  region {box.x:.0f},{box.y:.0f},{box.width:.0f},{box.height:.0f}")
+    return "\n".join(lines)
 
 
 def parse_region(text: str) -> Box:
@@ -109,7 +103,9 @@ def choose_instance(reading: Reading, wanted: str | None) -> tuple[Instance, int
             framed = [
                 item
                 for item in candidates
-                if item.sop_instance_uid == uid and number.isdecimal() and int(number) < item.frames
+                if uid in (item.sop_instance_uid, item.file)
+                and number.isdecimal()
+                and int(number) < item.frames
             ]
             if len(framed) == 1:
                 return framed[0], int(number)

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from rich.progress import Progress
 
 from medvlm import __version__
-from medvlm.cli.ask import answer_words
+from medvlm.cli.ask import in_words
 from medvlm.cli.common import (
     AsJson,
     CheckpointName,
@@ -40,7 +40,7 @@ from medvlm.resources import sample_film
 if TYPE_CHECKING:
     from medvlm.model.checkpoint import Checkpoint
 
-KEY = ".inputs.sha256"
+KEY, OWNER = ".inputs.sha256", ".patient"
 UNKNOWN = "unknown"
 DEMO_REGION = Box(1050, 1000, 500, 500)
 DEMO_QUESTIONS = (("Where is the left lung?", None), ("What is in this region?", DEMO_REGION))
@@ -66,7 +66,8 @@ def draft(
     A study already drafted from the same files by the same checkpoint is left alone, so an
     interrupted run goes on where it stopped. A refused study gets a draft.json that says why.
     """
-    if any(path.is_dir() and path.resolve() == out.resolve() for path in inputs):
+    # os.path, for it does not raise on a name that cannot be followed.
+    if any(os.path.realpath(path) == os.path.realpath(out) for path in inputs):
         raise UsageError("--out is the input itself", remedy="give a folder of its own")
     writable(out)
     reading = read_with_progress(inputs, but=out)
@@ -121,7 +122,7 @@ def demo(
         over = ""
         if region is not None:
             over = f" [region {region.x:g},{region.y:g},{region.width:g},{region.height:g}]"
-        typer.echo(f"> {question}{over}\n{answer_words(answer)}\n")
+        typer.echo(f"> {question}{over}\n{in_words(answer)}\n")
     typer.echo(f"Written: {', '.join(str(path) for path in sorted(folder.glob('[!.]*')))}")
 
 
@@ -161,7 +162,7 @@ def _folder(out: Path, study: Study) -> Path:
     Two patients may share a StudyInstanceUID in different calls.
     """
     folder = out / study.name
-    owner = _lines(folder / KEY)[1:2]
+    owner = _lines(folder / OWNER)
     if not owner or owner == [study.patient or UNKNOWN]:
         return folder
     return out / f"{study.name}-{study.patient or UNKNOWN}"
@@ -201,6 +202,7 @@ def _draft_one(
     outcome.failed += result.failed
     folder.mkdir(parents=True, exist_ok=True)
     (folder / KEY).unlink(missing_ok=True)
+    write_atomically(folder / OWNER, study.patient or UNKNOWN)
     overlay = folder / "overlay.png"
     if result.overlay is not None:
         partial = folder / ".overlay.png.partial"
@@ -212,7 +214,7 @@ def _draft_one(
     write_atomically(folder / "draft.json", result.draft.model_dump_json(indent=2) + "\n")
     if not result.failed:
         # The last to appear; without it the study is done again, and so is its failure.
-        write_atomically(folder / KEY, f"{key}\n{study.patient or UNKNOWN}\n")
+        write_atomically(folder / KEY, key)
     return result.draft
 
 

@@ -30,11 +30,11 @@ def patient_pseudonym(patient_id: str | None, issuer: str | None = None) -> str 
 
 
 def text(ds: Dataset, keyword: str) -> str | None:
-    """The value as printable text of at most 64 characters, without padding, or None."""
+    """The value as printable text without padding, or None."""
     value = header_value(ds, keyword)
     if value is None:
         return None
-    return "".join(char for char in str(value) if char.isprintable()).strip()[:64] or None
+    return "".join(char for char in str(value) if char.isprintable()).strip() or None
 
 
 def uid(ds: Dataset, keyword: str) -> str | None:

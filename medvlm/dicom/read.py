@@ -6,6 +6,7 @@ One broken file never harms the others: what cannot be read is listed as refused
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -207,16 +208,16 @@ class _IndexOnly(NoPixels):
 
 
 def _find_once(paths: Iterable[Path], but: Path | None) -> tuple[list[Found], list[Refused]]:
-    results = but.resolve() if but is not None else None
+    results = Path(os.path.realpath(but)) if but is not None else None
     found: dict[Path, Found] = {}
     refused: dict[Refused, None] = {}
     for path in paths:
-        inside = results is not None and path.resolve() in results.parents
+        inside = results is not None and Path(os.path.realpath(path)) in results.parents
         for item in find_files(path):
             if isinstance(item, InputError):
                 refused[Refused.because(item, str(path))] = None
                 continue
-            path_on_disk = item.path.resolve()
+            path_on_disk = Path(os.path.realpath(item.path))
             if not (inside and results and path_on_disk.is_relative_to(results)):
                 found.setdefault(path_on_disk, item)
     return list(found.values()), list(refused)

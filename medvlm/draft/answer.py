@@ -134,21 +134,31 @@ def _yes_no(margin: float) -> Reply:
 def _presence(checkpoint: Checkpoint, seen: Seen, question: str, parsed: Parsed) -> Reply:
     """A named finding: the draft's word; where the draft is uncertain, the language model's.
 
-    A finding that is present but asked for on one side is there if its boxes are.
+    Asked for on one side, a finding that is present is there if its boxes are; where it has no
+    place, the language model is asked.
     """
     (finding,) = parsed.findings
     probability = seen.probabilities[finding]
     polarity = decide(checkpoint, finding, probability)
     boxes = finding_boxes(checkpoint, seen, finding)
     location = place(seen, finding, boxes)
-    if polarity == "uncertain":
+    if parsed.sides:
+        sided = [item for item in boxes if _side(seen, item.box) in (*parsed.sides, "both")]
+    else:
+        sided = boxes
+    if polarity == "uncertain" or (polarity == "present" and parsed.sides and location is None):
         yes = _margin(checkpoint, seen, Turn(question)) > 0
-    elif polarity == "present" and parsed.sides and location is not None:
-        yes = location.side in (*parsed.sides, "both")
+    elif polarity == "present" and parsed.sides:
+        yes = bool(sided)
     else:
         yes = (polarity == "present") != parsed.denied
-    shown = regions(seen, [item.box for item in boxes]) if yes != parsed.denied else []
+    shown = regions(seen, [item.box for item in sided]) if yes != parsed.denied else []
     return Reply("yes" if yes else "no", probability, shown, PHRASES[finding])
+
+
+def _side(seen: Seen, box: Box) -> str | None:
+    location = place_of([box], seen.lungs)
+    return None if location is None else location.side
 
 
 def _findings(checkpoint: Checkpoint, seen: Seen) -> Reply:

@@ -59,6 +59,8 @@ def draft_study(checkpoint: Checkpoint, study: Study) -> DraftResult:
     seen = list(look_at(checkpoint, images))
     _refuse_repeated_uids(seen)
     checks += [item.check for item in seen]
+    order = {file_mark(instance.sha256): i for i, instance in enumerate(study.instances)}
+    checks.sort(key=lambda check: order[check.file or ""])
     accepted = [item for item in seen if item.check.accepted]
     looked = time.perf_counter()
     findings, withheld = without_contradiction(describe(checkpoint, accepted) if accepted else [])

@@ -58,8 +58,9 @@ def _reasons(reasons: list[Reason]) -> str:
 
 def _findings(draft: Draft) -> str:
     """A table; of several images, each region names its own by its place in the input check."""
-    accepted = [image.sop_instance_uid for image in draft.input_check.images if image.accepted]
-    number = {uid: i for i, uid in enumerate(accepted, 1)} if len(accepted) > 1 else {}
+    images = draft.input_check.images
+    several = sum(image.accepted for image in images) > 1
+    number = {image.sop_instance_uid: i for i, image in enumerate(images, 1)} if several else {}
     rows = ["| Finding | Probability | Evidence | Regions (x, y, width, height in pixels) |"]
     rows.append("|---|---|---|---|")
     for finding in draft.findings:

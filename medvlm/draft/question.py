@@ -26,29 +26,42 @@ Kind = Literal[
     "other",
 ]
 
+_PLEASE = re.compile(
+    r"^\s*(can|could|would|will)\s+you\s+(please\s+)?(?=describe|show|locate|tell|point)", re.I
+)
 _YES_NO = re.compile(
     r"^\s*(is|are|is/are|was|were|does|do|did|has|have|had|can|could|will|would|any|should)\b", re.I
 )
 _CHOICE = re.compile(r"\b(or|vs|versus)\b", re.I)
 _WHERE = re.compile(
-    r"^\s*(where|in which|on which|which (side|lung|zone|lobe)|locate|show|point)\b", re.I
+    r"^\s*(where|in which|on which|which (side|lung|zone|lobe)|locate|show|point)\b"
+    r"(?!.*\b(free|clear|spared|tube|catheter|line|drain|tip|pacemaker)\b)",
+    re.I,
+)
+_THIS_PLACE = re.compile(
+    r"\s*(where|((in|on)\s+)?which\s+(side|lung|zone|lobe))\s+(is|are)\s+"
+    r"(this|it|that|the\s+(region|box|area))(\s+(region|box|area|in|on|located))*\s*\??\s*",
+    re.I,
 )
 _WHAT = re.compile(
-    r"^\s*(what|what's|describe|identify|name)\b(?!.*\b(size|big|large|side)\b)", re.I
+    r"^\s*(what|what's|describe|identify|name)\b(?!.*\b(size|width|height|big|large|side)\b)", re.I
 )
 _LUNGS = re.compile(
     r"\s*(where|show|locate|point)(\s+(is|are|is/are|me|to|out|the|both|and|patient's))*\s+"
     r"(?:(?P<side>left|right)\s+(?:and\s+(?:the\s+)?(?P<other>left|right)\s+)?)?lungs?\s*[?.]?\s*",
     re.I,
 )
-_THIS = r"(this|the|it|that)(\s+(chest|image|film|x-?ray|radiograph|picture|view|study|cxr))*"
-_PROJECTION = r"(ap|pa|antero-?\s?posterior|anterior[- ]posterior|postero-?\s?anterior)"
+_NOUN = r"(chest|image|film|x[- ]?ray|radiograph|picture|view|study|cxr)"
+_THIS = rf"(this|the|it|that)(\s+{_NOUN})*"
+_PROJECTION = (
+    r"(ap|pa|antero-?\s?posterior|anterior[- ]posterior|postero-?\s?anterior"
+    r"|posterior[- ]anterior)"
+)
 _VIEW = re.compile(
     rf"\s*(is|was|is/are)\s+{_THIS}\s+((taken|obtained|done)\s+)?((in|from|an?|the)\s+)*{_PROJECTION}"
-    r"\s*(film|view|image|projection|chest|x-?ray|radiograph|format|position|plane|orientation)*"
-    r"\s*\??\s*"
+    rf"(\s+({_NOUN}|projection|format|position|plane|orientation))*(\s+of\s+the\s+chest)?\s*\??\s*"
     r"|[^.]*\b(pa\s+or\s+(an?\s+)?ap|ap\s+or\s+(an?\s+)?pa)\b[^.]*"
-    r"|\s*(which|what)\s+((is|kind|type|of|the)\s+)*(view|projection)(\s+(is|was|of)\b[^.]*)?\s*",
+    r"|\s*(which|what)\s+((is|kind|type|of|the)\s+)*(view|projection)(\s+(is|was|of)\b[^.]*)?\s*\??\s*",
     re.I,
 )
 _SEX = re.compile(
@@ -58,12 +71,18 @@ _SEX = re.compile(
     re.I,
 )
 _FINDINGS = re.compile(
-    r"\s*((which|what)\s+(findings|abnormalities)\b[^.]*"
+    r"\s*((which|what)\s+(are\s+the\s+)?(findings|abnormalities)"
+    r"(\s+(are|is|do|can|you|we|i|see|seen|shown|present|visible|there|in|on|{this}))*"
     r"|what\s+(do|can)\s+(you|we|i)\s+see(\s+(in|on)\s+{this})?"
     r"|what\s+does\s+{this}\s+show"
     r"|describe(\s+(the\s+findings(\s+(in|of|on)\s+{this})?|{this}))?)\s*[?.]?\s*".replace(
         "{this}", _THIS
     ),
+    re.I,
+)
+_ABNORMAL = re.compile(
+    rf"\s*(are|is|is/are)\s+there\s+(any\s+|an\s+)?abnormalit(y|ies)(\s+(in|on|seen|present|{_THIS}))*"
+    r"\s*\??\s*",
     re.I,
 )
 _NORMAL = re.compile(
@@ -87,7 +106,7 @@ _PRESENCE = re.compile(
     rf"(present|seen|visible|noted|shown|apparent|evident|depicted)\b{_TAIL}"
     rf"|(do|can|could)\s+(you|we|i|one)\s+(see|appreciate|identify|note|detect|find){_SOME}{_TAIL}"
     rf"|(does|do)\s+{_THIS}\s*(patient)?\s*(have|show|demonstrate|suggest|display){_SOME}{_TAIL}"
-    rf"|any\s+@{_TAIL})",
+    rf"|any{_SOME}{_TAIL})",
     re.I,
 )
 _SIDED = re.compile(r"\b(left|right)(-sided|\s+sided)?\b", re.I)
@@ -101,7 +120,9 @@ _SIGNS = (
             r"|size abnormal|abnormal size|abnormal in size)\b.*",
             re.I,
         ),
-        re.compile(rf"{_HEART}(.*\bnormal\b.*\bsize\b|.*\bsize\b.*\bnormal\b| normal)\W*", re.I),
+        re.compile(
+            rf"{_HEART}(.*\bnormal\b.*\bsize\b|.*\bsize\b.*\bnormal\b| normal)( limits)?\W*", re.I
+        ),
     ),
     (
         "Effusion",
@@ -113,7 +134,10 @@ _SIGNS = (
 )
 # Words that make another question of it.
 _OTHERWISE = re.compile(
-    r"\b(left|right|bilateral|no|not|border|contour|margins?|position|displaced|chambers?)\b", re.I
+    r"\b(left|right|bilateral|no|not|free|without|absence|border|contour|margins?|position"
+    r"|displaced|chambers?|failure|aorta|vessels?|vascular|previous|prior|before|since|than (on|in)"
+    r"|has|have)\b",
+    re.I,
 )
 
 
@@ -134,6 +158,7 @@ class Parsed:
 
 def parse_question(question: str, region: bool) -> Parsed:
     """Reads a question; `region`: whether a region was drawn with it."""
+    question = _PLEASE.sub("", question)
     mentions = find_mentions(question)
     findings = tuple(dict.fromkeys(mention.finding for mention in mentions))
     closed = bool(_YES_NO.match(question)) and not _CHOICE.search(question)
@@ -147,6 +172,8 @@ def parse_question(question: str, region: bool) -> Parsed:
         for kind, pattern in (("view", _VIEW), ("sex", _SEX), ("findings", _FINDINGS)):
             if pattern.fullmatch(question):
                 return Parsed(kind, closed)  # type: ignore[arg-type]
+        if _ABNORMAL.fullmatch(question):
+            return Parsed("normal", closed)
         if match := _NORMAL.fullmatch(question):
             return Parsed("normal", closed, denied=match["state"].lower() == "normal")
     if closed and (presence := _presence(question, mentions)) is not None:
@@ -166,8 +193,10 @@ def projections(question: str) -> set[str]:
 def _about_region(question: str, closed: bool, findings: tuple[str, ...]) -> Kind:
     if closed:
         return "other"
-    if _WHERE.match(question):
-        return "place" if findings else "region_place"
+    if _THIS_PLACE.fullmatch(question):
+        return "region_place"
+    if _WHERE.match(question) and findings:
+        return "place"
     return "region" if _WHAT.match(question) and not findings else "other"
 
 

@@ -1,0 +1,70 @@
+"""The embedded checkpoint itself, on the real film that the demo drafts."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medvlm.dicom.read import read_inputs, read_instance
+from medvlm.dicom.study import group_studies
+from medvlm.draft.answer import answer_question
+from medvlm.draft.compose import draft_study
+from medvlm.draft.look import look_at
+from medvlm.draft.parse import parse_sentence
+from medvlm.image.load import load_image
+from medvlm.model.base_llm import WHEEL
+from medvlm.model.checkpoint import DEFAULT, Checkpoint, load_checkpoint
+from medvlm.resources import sample_film
+from tests.dicoms import shipped
+
+
+@pytest.fixture(scope="module")
+def default() -> Checkpoint:
+    try:
+        importlib.metadata.distribution(WHEEL)
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip(f"needs the base language model of {WHEEL} (`make` installs it)")
+    return load_checkpoint(DEFAULT)
+
+
+def test_it_drafts_the_sample_the_same_twice(default: Checkpoint) -> None:
+    (study,) = group_studies(read_inputs(sample_film()))
+    one, two = (draft_study(default, study) for _ in range(2))
+    assert one.draft.model_dump(exclude={"timings_s"}) == two.draft.model_dump(
+        exclude={"timings_s"}
+    )
+    draft = one.draft
+    assert draft.input_check.accepted
+    assert draft.model.name == DEFAULT
+    for finding in draft.findings:
+        assert [(s.finding, s.polarity) for s in parse_sentence(finding.text)] == [
+            (finding.finding, finding.polarity)
+        ]
+        if finding.polarity == "absent":
+            assert finding.regions == []
+
+
+def test_it_finds_the_lungs_on_their_own_sides(default: Checkpoint) -> None:
+    image = load_image(read_instance(sample_film()))
+    right, left = (
+        answer_question(default, image, f"Where is the {side} lung?").regions
+        for side in ("right", "left")
+    )
+    # The patient's right is on the left of the picture.
+    assert right[0].x + right[0].width / 2 < image.width / 2 < left[0].x + left[0].width / 2
+
+
+@pytest.mark.parametrize("name", ["MR2_UNCR.dcm", "RG3_UNCR.dcm", "US1_UNCR.dcm", "693_UNCR.dcm"])
+def test_other_images_are_refused_by_their_looks_alone(
+    name: str, default: Checkpoint, tmp_path: Path
+) -> None:
+    """As PNG, so that no header tells: a shoulder MR, an ankle film, an ultrasound, a CT."""
+    pixels = load_image(read_instance(shipped(name))).pixels
+    picture = Image.fromarray(np.rint(pixels * 255).astype(np.uint8))
+    picture.save(tmp_path / "picture.png")
+    (seen,) = look_at(default, [load_image(read_instance(tmp_path / "picture.png"))])
+    assert not seen.check.accepted
