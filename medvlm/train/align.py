@@ -3,7 +3,7 @@
 Three steps. Warm-up: the connector alone, judged by a linear probe on its mean token, so that it
 carries what the labels need before the slow part begins. Stage 1: the connector through the frozen
 language model. Stage 2: connector and LoRA (the two stages of Honeybee and LLaVA-1.5). The probe's
-loss stays on as a help, and is thrown away in the end.
+loss stays on as a help, and the probe as a second reader of the findings.
 """
 
 from __future__ import annotations
@@ -14,14 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from medvlm.config import EncoderConfig, StageConfig, TrainConfig
 from medvlm.errors import CheckpointError
-from medvlm.findings import FINDINGS
 from medvlm.model.base_llm import base_llm_dir
 from medvlm.model.checkpoint import CheckpointConfig, save_checkpoint, sha256_of
-from medvlm.model.heads import ATTRIBUTES
 from medvlm.model.vlm import Sight, VisionLanguageModel
 from medvlm.train.features import FeatureStore, feature_store
 from medvlm.train.films import FilmStore, batches, epoch_rows, load_sets
@@ -62,8 +60,6 @@ class _Run:
         key = _load_vision(self.model, config.vision)
         self.model.to(self.device)
         self.model.vision.eval().requires_grad_(False)
-        self.probe = nn.Linear(self.model.language.width, len(FINDINGS) + len(ATTRIBUTES))
-        self.probe.to(self.device)
         self.asker = Asker.build(self.questions, config.model.encoder.size)
         self.watched = self.store.rows("nih_cxr", validation=True)[: config.watch_films]
         organs = self.store.rows("vqa_rad", validation=True)
@@ -88,7 +84,7 @@ class _Run:
         adapters = self.model.language.adapter_parameters()
         for parameter in adapters.values():
             parameter.requires_grad_(stage == "stage2")
-        trained = [*self.model.connector.parameters(), *self.probe.parameters()]
+        trained = [*self.model.connector.parameters(), *self.model.probe.parameters()]
         if stage == "stage2":
             trained += adapters.values()
         optimiser = torch.optim.AdamW(
@@ -107,7 +103,7 @@ class _Run:
                     "epoch": epoch + 1,
                     "key": self.key,
                     "connector": self.model.connector.state_dict(),
-                    "probe": self.probe.state_dict(),
+                    "probe": self.model.probe.state_dict(),
                     "lora": {name: p.data for name, p in adapters.items()},
                     "optimiser": optimiser.state_dict(),
                     "schedule": schedule.state_dict(),
@@ -128,7 +124,7 @@ class _Run:
             return 10**9
         state, self.state = self.state, None
         self.model.connector.load_state_dict(state["connector"])
-        self.probe.load_state_dict(state["probe"])
+        self.model.probe.load_state_dict(state["probe"])
         with torch.no_grad():
             for name, parameter in self.model.language.adapter_parameters().items():
                 parameter.copy_(state["lora"][name])
@@ -174,7 +170,7 @@ class _Run:
         spoken_mean, probe_mean = sums / max(1, len(steps))
         figures = watch(
             self.model,
-            self.probe,
+            self.model.probe,
             self.features,
             self.store,
             self.watched,
@@ -185,7 +181,7 @@ class _Run:
         )
 
     def _probe_loss(self, sight: Sight, rows: np.ndarray) -> Tensor:
-        said = self.probe(sight.tokens.mean(dim=1)).float()
+        said = self.model.probe(sight.tokens.mean(dim=1)).float()
         truth = torch.cat([self.store.findings[rows], self.store.attributes[rows]], dim=1)
         return masked_bce(said, truth.to(self.device))
 
