@@ -147,7 +147,7 @@ GOLDEN = [0.02491, -0.21947, 1.13124, -0.12441, -0.11982]
 
 def test_only_connector_heads_and_lora_are_stored(model: VisionLanguageModel) -> None:
     names = {name.split(".")[0] for name in trained_weights(model)}
-    assert names == {"vision", "connector", "lora"}
+    assert names == {"vision", "connector", "probe", "lora"}
 
 
 def test_checkpoint_round_trip(tiny: Path, model: VisionLanguageModel) -> None:
@@ -180,3 +180,10 @@ def test_an_unknown_checkpoint_says_what_to_do() -> None:
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError):
         LanguageModel(tmp_path, TINY.lora)
+
+
+def test_findings_are_the_mean_of_two_readings(model: VisionLanguageModel) -> None:
+    look = model.look(torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0)))
+    sight = model.sight(look.features)
+    second = model.probe(sight.tokens.mean(dim=1))[:, : look.findings.shape[1]]
+    torch.testing.assert_close(model.findings(look, sight), (look.findings + second) / 2)
