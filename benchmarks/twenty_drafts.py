@@ -2,8 +2,8 @@
 
     python benchmarks/twenty_drafts.py --data ../shared/data/nih_cxr --out runs/twenty
 
-Ten films with a finding and ten without or with none boxed are drawn by seed, so nobody picks them.
-Writes a picture for each (true boxes white, the draft's in colour) and `drafts.md`.
+Ten films with a radiologist's box and ten without are drawn by seed, so nobody picks them. Writes a
+picture for each (true boxes are called TRUE), its sentences, and `drafts.md`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from medvlm.data.sets import Film, load_set
-from medvlm.draft.compose import describe, label, without_contradiction
+from medvlm.draft.compose import describe, labelled_regions, without_contradiction
 from medvlm.draft.overlay import draw_overlay
 from medvlm.evaluate.scan import look_at_files
 from medvlm.findings import NIH_FINDINGS
+from medvlm.image.geometry import Box
 from medvlm.model.checkpoint import load_checkpoint
 from medvlm.records import Region
 
@@ -61,17 +62,11 @@ def main() -> None:
             ", ".join(sorted(said - truth - {"Lung_Opacity"})) or "-",
         ]
         lines.append(f"| {' | '.join(cells)} |")
-        regions = [
-            (label(finding), region)
-            for finding in findings
-            if finding.polarity != "absent"
-            for region in finding.regions
-        ]
         true = [
             ("TRUE " + name, _region(box, seen.image.width, seen.image.height))
             for name, box in film.boxes
         ]
-        draw_overlay(seen.image.pixels, true + regions).save(
+        draw_overlay(seen.image.pixels, true + labelled_regions(seen, findings)).save(
             arguments.out / f"{film.image.stem}.png"
         )
         texts = [f"{f.polarity:9} {f.probability:.2f}  {f.text}" for f in findings]
@@ -81,8 +76,8 @@ def main() -> None:
 
 
 def _region(box: tuple[float, float, float, float], width: int, height: int) -> Region:
-    x, y, w, h = box
-    return Region(x=x * width, y=y * height, width=w * width, height=h * height, polygon=None)
+    own = Box.from_fractions(*box, width, height)
+    return Region(x=own.x, y=own.y, width=own.width, height=own.height, polygon=None)
 
 
 if __name__ == "__main__":

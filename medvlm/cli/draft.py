@@ -185,7 +185,7 @@ def _key(checkpoint: Checkpoint, study: Study) -> str:
 def _finished(folder: Path, key: str) -> Draft | None:
     """The draft of an earlier run from the same files by the same checkpoint, if it is whole."""
     try:
-        if _lines(folder / KEY)[:1] != [key]:
+        if _lines(folder / KEY) != [key]:
             return None
         return Draft.model_validate_json((folder / "draft.json").read_text(encoding="utf-8"))
     except (OSError, ValidationError, UnicodeDecodeError):

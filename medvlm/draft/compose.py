@@ -169,7 +169,7 @@ def model_record(checkpoint: Checkpoint) -> ModelRecord:
 
 def _admit(study: Study) -> tuple[list[ImageInput], list[ImageCheck], list[Refused]]:
     """Decodes what the headers admit: images, checks of those refused, files that failed."""
-    images, checks, failed, broken, seen = [], [], [], [], set()
+    images, checks, failed, seen = [], [], [], set()
     error: InputError | None = None
     for instance in study.instances:
         if instance.sha256 in seen:
@@ -190,7 +190,7 @@ def _admit(study: Study) -> tuple[list[ImageInput], list[ImageCheck], list[Refus
         except InputError as caught:
             error = caught
             failed.append(Refused.because(caught, instance.file))
-            broken.append(
+            checks.append(
                 ImageCheck(
                     file=file_mark(instance.sha256),
                     sop_instance_uid=instance.sop_instance_uid,
@@ -198,9 +198,9 @@ def _admit(study: Study) -> tuple[list[ImageInput], list[ImageCheck], list[Refus
                     reasons=[Reason(code=caught.code, message=caught.message)],
                 )
             )
-    if error is not None and not images and not checks:
+    if error is not None and not images and len(checks) == len(failed):
         raise error
-    return images, checks + broken, failed
+    return images, checks, failed
 
 
 def _refuse_repeated_uids(seen: list[Seen]) -> None:
@@ -231,10 +231,12 @@ def _overlay(seen: list[Seen], findings: list[Finding]) -> Image.Image | None:
     """The accepted images side by side, each with the regions that lie on it."""
     if not seen:
         return None
-    return beside([draw_overlay(item.image.pixels, _labelled(item, findings)) for item in seen])
+    return beside(
+        [draw_overlay(item.image.pixels, labelled_regions(item, findings)) for item in seen]
+    )
 
 
-def _labelled(seen: Seen, findings: list[Finding]) -> list[tuple[str, Region]]:
+def labelled_regions(seen: Seen, findings: list[Finding]) -> list[tuple[str, Region]]:
     """The regions on one image; findings that share one are named together."""
     own = (seen.image.sop_instance_uid, seen.image.frame)
     labels: dict[tuple[float, ...], list[str]] = {}

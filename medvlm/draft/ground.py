@@ -8,7 +8,6 @@ from scipy import ndimage
 from medvlm.draft.locate import (
     DENSE_OPACITY,
     ScoredBox,
-    lung_masks,
     map_boxes,
     peak_boxes,
     place_of,
@@ -75,7 +74,7 @@ def regions(seen: Seen, boxes: list[Box]) -> list[Region]:
 
 def _near_lungs(seen: Seen, shape: tuple[int, ...]) -> np.ndarray:
     """bool [h, w]: both lungs and a margin; everything if no lung was found."""
-    masks = lung_masks(seen.dense)
+    masks = seen.lung_masks
     lungs = ndimage.binary_dilation(masks["right"] | masks["left"], iterations=MARGIN_CELLS)
     if not lungs.any():
         return np.ones(shape, dtype=bool)

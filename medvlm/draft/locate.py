@@ -74,7 +74,11 @@ def lung_masks(dense: np.ndarray) -> dict[LungSide, np.ndarray]:
 
 def lung_boxes(dense: np.ndarray, size: int) -> dict[LungSide, Box]:
     """The lungs' boxes; a lung that was not found is left out."""
-    masks = lung_masks(dense)
+    return mask_boxes(lung_masks(dense), size)
+
+
+def mask_boxes(masks: Mapping[LungSide, np.ndarray], size: int) -> dict[LungSide, Box]:
+    """The boxes around masks of the lungs; an empty mask has none."""
     return {side: _box_of(mask, size) for side, mask in masks.items() if mask.any()}
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
 
-from medvlm.draft.locate import LungSide, lung_boxes
+from medvlm.draft.locate import LungSide, lung_masks, mask_boxes
 from medvlm.findings import FINDINGS
 from medvlm.image.gate import header_reasons
 from medvlm.image.geometry import Box, GridTransform
@@ -36,10 +37,15 @@ class Seen:
     sight: Sight = field(repr=False)
     check: ImageCheck
 
-    @property
+    @cached_property
+    def lung_masks(self) -> dict[LungSide, np.ndarray]:
+        """The lungs' cells, bool [H, W]; every finding's place asks for them."""
+        return lung_masks(self.dense)
+
+    @cached_property
     def lungs(self) -> dict[LungSide, Box]:
         """The lungs' boxes in grid pixels."""
-        return lung_boxes(self.dense, self.transform.size)
+        return mask_boxes(self.lung_masks, self.transform.size)
 
     def to_source(self, box: Box) -> Box:
         """A grid box in source pixels, cut to the image."""

@@ -16,7 +16,6 @@ from medvlm.dicom.read import read_instance
 from medvlm.draft.answer import reply
 from medvlm.draft.compose import decide, released_boxes
 from medvlm.draft.ground import OPACITY, regions
-from medvlm.draft.locate import lung_masks
 from medvlm.draft.look import Seen, look_at
 from medvlm.findings import FINDINGS
 from medvlm.image.load import ImageInput, load_image
@@ -105,7 +104,7 @@ def _lungs(
         for side, value in (("right", 1), ("left", 2))
         if (truth == value).any()
     }
-    masks = lung_masks(seen.dense)
+    masks = seen.lung_masks
     out = {}
     for side, value in (("right", 1), ("left", 2)):
         if side not in true_boxes:

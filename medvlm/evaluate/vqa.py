@@ -31,7 +31,7 @@ def vqa(checkpoint: Checkpoint, questions: Sequence[Question], batch_size: int) 
     paired = np.array([other[question.image] != question.image for question in closed], dtype=bool)
     opened = [question for question in questions if not question.closed]
     with progress_bar() as progress:
-        task = progress.add_task("asking", total=2 * len(closed) + len(opened))
+        task = progress.add_task("asking", total=len(closed) + int(paired.sum()) + len(opened))
 
         def say(question: Question, image: Path) -> str:
             progress.advance(task)

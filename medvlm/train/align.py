@@ -170,7 +170,6 @@ class _Run:
         spoken_mean, probe_mean = sums / max(1, len(steps))
         figures = watch(
             self.model,
-            self.model.probe,
             self.features,
             self.store,
             self.watched,

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import nn
 
 from medvlm.data.sets import Question
 from medvlm.draft.wording import checklist_question
@@ -25,7 +24,6 @@ from medvlm.train.films import FilmStore
 @torch.no_grad()
 def watch(
     model: VisionLanguageModel,
-    probe: nn.Linear,
     features: FeatureStore,
     store: FilmStore,
     films: np.ndarray,
@@ -43,7 +41,7 @@ def watch(
         for film in films:
             part = np.array([film])
             sight = model.sight(features.batch(part, np.zeros(1, dtype=int), device))
-            said.append(probe(sight.tokens.mean(dim=1))[0, : len(NIH_FINDINGS)].float().cpu())
+            said.append(model.probe(sight.tokens.mean(dim=1))[0, : len(NIH_FINDINGS)].float().cpu())
             if questions:
                 turns = [Turn(checklist_question(name)) for name in NIH_FINDINGS]
                 seen.append(model.margins(sight, turns).cpu())
