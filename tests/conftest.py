@@ -1,6 +1,7 @@
 """What all tests share: no network, and the folders they may look into."""
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Before anything imports transformers: a test that reaches for the network must fail, not wait.
@@ -8,6 +9,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pytest
+
+from medvlm.dicom.limits import limits
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -49,3 +52,19 @@ def tiny(_tiny_folder: Path, tiny_language: Path, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(f"{module}.base_llm_dir", lambda path=None: tiny_language)
     monkeypatch.setenv("MEDVLM_CHECKPOINT", str(_tiny_folder))
     return _tiny_folder
+
+
+SetLimit = Callable[[str, float], None]
+
+
+@pytest.fixture
+def set_limit(monkeypatch: pytest.MonkeyPatch) -> Iterator[SetLimit]:
+    """Sets one of `medvlm.dicom.limits` for the test; workers started before keep theirs."""
+
+    def set_one(name: str, value: float) -> None:
+        monkeypatch.setenv(f"MEDVLM_LIMIT_{name.upper()}", str(value))
+        limits.cache_clear()
+
+    yield set_one
+    monkeypatch.undo()
+    limits.cache_clear()

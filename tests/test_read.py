@@ -23,13 +23,14 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, generate_uid
 
-from medvlm.dicom import decode, files
 from medvlm.dicom.facts import patient_pseudonym
+from medvlm.dicom.limits import limits
 from medvlm.dicom.read import Reading, read_inputs
 from medvlm.dicom.study import group_studies
 from medvlm.draft.compose import _admit as admit
 from medvlm.errors import InputError, InputNotFound, Undecodable
 from medvlm.image.load import load_image
+from tests.conftest import SetLimit
 from tests.dicoms import ramp, save, shipped, synthetic
 
 
@@ -206,7 +207,7 @@ def test_a_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:
 def test_archives_nested_too_deeply(tmp_path: Path) -> None:
     data = png(ramp(dtype=np.uint8))
     name = "a.png"
-    for level in range(files.MAX_ARCHIVE_DEPTH + 1):
+    for level in range(limits().archive_depth + 1):
         data = zipped(tmp_path / "z.zip", {name: data}).read_bytes()
         name = f"{level}.zip"
     assert set(codes(read_inputs(tmp_path / "z.zip")).values()) == {"too_deep"}
@@ -229,7 +230,7 @@ def test_damaged_and_encrypted_archives(tmp_path: Path) -> None:
 
 
 def test_folders_nested_too_deeply_and_links_in_circles(tmp_path: Path) -> None:
-    deep = tmp_path.joinpath(*["d"] * (files.MAX_FOLDER_DEPTH + 2))
+    deep = tmp_path.joinpath(*["d"] * (limits().folder_depth + 2))
     deep.mkdir(parents=True)
     shutil.copy(shipped("CT_small.dcm"), tmp_path / "top.dcm")
     (tmp_path / "loop").symlink_to(tmp_path)
@@ -260,8 +261,8 @@ def test_a_frame_that_claims_to_be_huge(tmp_path: Path) -> None:
     assert codes(read_inputs(tmp_path)) == {"huge.dcm": "too_large"}
 
 
-def test_a_deflate_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decode, "MAX_INFLATED_BYTES", 8 << 20)
+def test_a_deflate_bomb(tmp_path: Path, set_limit: SetLimit) -> None:
+    set_limit("inflated_bytes", 8 << 20)
     ds = synthetic(np.zeros((4096, 4096), dtype=np.uint16))
     ds.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     path = save(ds, tmp_path / "deflated.dcm")

@@ -17,7 +17,8 @@ from medvlm.cli.common import (
     read_with_progress,
     report_refused,
 )
-from medvlm.dicom.read import Instance, Reading
+from medvlm.dicom.instance import Instance
+from medvlm.dicom.read import Reading
 from medvlm.errors import InputError, InputNotFound, UsageError
 from medvlm.image.geometry import Box
 from medvlm.image.load import load_image

@@ -130,9 +130,9 @@ def _draft_all(checkpoint: Checkpoint, studies: list[Study], out: Path, outcome:
     with Progress(console=err, transient=True) as progress:
         for study in progress.track(studies, description="drafting"):
             folder = _folder(out, study)
-            key = _key(checkpoint, study)
-            done = _finished(folder, key)
             try:
+                key = _key(checkpoint, study)
+                done = _finished(folder, key)
                 written = done or _draft_one(checkpoint, study, folder, key, outcome)
             except InputError as error:
                 outcome.failed.append(Refused.because(error, study.instances[0].file))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import generate_frames, get_frame
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels.utils import get_expected_length, iter_pixels, pixel_array
 from pydicom.uid import (
@@ -22,6 +23,8 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
+from medvlm.dicom.codestream import codestream_size
+from medvlm.dicom.limits import limits
 from medvlm.errors import (
     InputError,
     NoPixels,
@@ -32,9 +35,6 @@ from medvlm.errors import (
     Undecodable,
 )
 
-MAX_FILE_BYTES = 2 << 30
-MAX_INFLATED_BYTES = 2 << 30
-MAX_FRAME_PIXELS = 200_000_000  # the largest radiography detectors have about 30 million
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 # Group 0002 or 0008, little or big endian: how a data set without the 128-byte preamble begins.
 _BARE_STARTS = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")
@@ -53,8 +53,7 @@ def parse(data: bytes, *, file: str | None = None) -> Dataset:
         NotDicom, TruncatedPixels (cut inside an element), TooLarge (a deflate bomb),
         TooDeep (sequences nested beyond reason), Undecodable (damaged).
     """
-    if len(data) > MAX_FILE_BYTES:
-        raise TooLarge(f"The file is larger than {MAX_FILE_BYTES >> 30} GiB.", file=file)
+    refuse_large_file(len(data), file)
     if not looks_like_dicom(data[:132]):
         raise NotDicom("This is not a DICOM file.", file=file)
     with typed_errors(file), warnings.catch_warnings(record=True) as caught:
@@ -73,13 +72,31 @@ def parse(data: bytes, *, file: str | None = None) -> Dataset:
     return ds
 
 
-def check_pixels(ds: Dataset, *, file: str | None = None) -> None:
+def refuse_large_file(size: int, file: str | None) -> None:
+    """Raises TooLarge for a file of more bytes than the limit."""
+    if size > limits().file_bytes:
+        most = limits().file_bytes / 2**30
+        raise TooLarge(f"The file is larger than {most:.1f} GiB.", file=file)
+
+
+def pixel_bytes(ds: Dataset) -> int | None:
+    """How many bytes of pixel data the data set holds, compressed ones as they are; or None."""
+    lengths = [len(ds[keyword].value or b"") for keyword in PIXEL_KEYWORDS if keyword in ds]
+    return max(lengths, default=None)
+
+
+def check_pixels(ds: Dataset, have: int | None, *, file: str | None = None) -> None:
     """Check, without decoding, that the pixel data are there, whole and of a sensible size.
+
+    Args:
+        ds: a data set, with or without the pixel data themselves.
+        have: how many bytes of pixel data the file holds.
+        file: named in errors.
 
     Raises:
         NoPixels, TruncatedPixels, TooLarge, Undecodable.
     """
-    if not any(keyword in ds for keyword in PIXEL_KEYWORDS):
+    if have is None:
         if _last_element_is_short(ds):
             raise TruncatedPixels("The file ends inside its header.", file=file, remedy=_RESEND)
         uid = str(header_value(ds, "SOPClassUID") or "")
@@ -91,17 +108,25 @@ def check_pixels(ds: Dataset, *, file: str | None = None) -> None:
         rows, columns = int(ds.Rows), int(ds.Columns)
         if rows < 1 or columns < 1:
             raise Undecodable(f"The image has {rows} rows and {columns} columns.", file=file)
-        if rows * columns > MAX_FRAME_PIXELS:
-            raise TooLarge(f"A frame of {columns} x {rows} pixels is too large.", file=file)
-        if not ds.file_meta.TransferSyntaxUID.is_encapsulated:
-            have = max(len(ds.get(keyword) or b"") for keyword in PIXEL_KEYWORDS)
-            need = get_expected_length(ds)
-            if have < need:
-                raise TruncatedPixels(
-                    f"The pixel data end too early ({have} of {need} bytes).",
-                    file=file,
-                    remedy=_RESEND,
-                )
+        _refuse_large_frame(rows, columns, file)
+        need = get_expected_length(ds)
+        if ds.file_meta.TransferSyntaxUID.is_encapsulated:
+            refuse_expansion(need, have, file)
+        elif have < need:
+            raise TruncatedPixels(
+                f"The pixel data end too early ({have} of {need} bytes).", file=file, remedy=_RESEND
+            )
+
+
+def refuse_expansion(unpacked: int, packed: int, file: str | None) -> None:
+    """Raises TooLarge for what is large and expands further than images do (both in bytes)."""
+    most = limits()
+    if unpacked > max(most.expansion_from_bytes, most.expansion_ratio * packed):
+        raise TooLarge(
+            f"{packed} bytes would expand to {unpacked >> 20} MiB, far more than images do.",
+            file=file,
+            remedy="If it is a real image, raise MEDVLM_LIMIT_EXPANSION_RATIO.",
+        )
 
 
 def decode_frame(ds: Dataset, frame: int = 0, *, file: str | None = None) -> np.ndarray:
@@ -112,8 +137,11 @@ def decode_frame(ds: Dataset, frame: int = 0, *, file: str | None = None) -> np.
     Raises:
         NoPixels, TruncatedPixels, TooLarge, Undecodable.
     """
-    check_pixels(ds, file=file)
+    check_pixels(ds, pixel_bytes(ds), file=file)
     with typed_errors(file):
+        count = int(header_value(ds, "NumberOfFrames") or 1)
+        if ds.file_meta.TransferSyntaxUID.is_encapsulated:
+            _check_codestream(ds, get_frame(ds.PixelData, frame, number_of_frames=count), file)
         return pixel_array(ds, index=frame)
 
 
@@ -123,10 +151,36 @@ def decode_every_frame(ds: Dataset, *, file: str | None = None) -> None:
     Raises:
         as `decode_frame`.
     """
-    check_pixels(ds, file=file)
+    check_pixels(ds, pixel_bytes(ds), file=file)
     with typed_errors(file):
+        if ds.file_meta.TransferSyntaxUID.is_encapsulated:
+            count = int(header_value(ds, "NumberOfFrames") or 1)
+            for encoded in generate_frames(ds.PixelData, number_of_frames=count):
+                _check_codestream(ds, encoded, file)
         for _ in iter_pixels(ds):
             pass
+
+
+def _check_codestream(ds: Dataset, encoded: bytes, file: str | None) -> None:
+    """Refuse a frame whose own header asks for far more memory than the DICOM header says."""
+    size = codestream_size(encoded)
+    if size is None:
+        return
+    rows, columns, samples = size
+    _refuse_large_frame(rows, columns, file)
+    # Decoders work on 32-bit integers.
+    refuse_expansion(4 * rows * columns * samples, 4 * len(encoded), file)
+    if rows * columns > 4 * int(ds.Rows) * int(ds.Columns):
+        raise Undecodable(
+            f"The compressed image is {columns} x {rows} pixels, the header says "
+            f"{ds.Columns} x {ds.Rows}.",
+            file=file,
+        )
+
+
+def _refuse_large_frame(rows: int, columns: int, file: str | None) -> None:
+    if rows * columns > limits().frame_pixels:
+        raise TooLarge(f"A frame of {columns} x {rows} pixels is too large.", file=file)
 
 
 @contextmanager
@@ -198,8 +252,10 @@ def _refuse_deflate_bomb(data: bytes, file: str | None) -> None:
     pydicom.filereader.read_preamble(stream, force=True)
     pydicom.filereader._read_file_meta_info(stream)
     inflater, inflated, rest = zlib.decompressobj(-zlib.MAX_WBITS), 0, stream.read()
+    packed = len(rest)
     while rest and not inflater.eof:
         inflated += len(inflater.decompress(rest, 1 << 20))
         rest = inflater.unconsumed_tail
-        if inflated > MAX_INFLATED_BYTES:
+        refuse_expansion(inflated, packed, file)
+        if inflated > limits().inflated_bytes:
             raise TooLarge("It inflates to more than any image needs.", file=file)

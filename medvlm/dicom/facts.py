@@ -14,6 +14,61 @@ from medvlm.dicom.decode import header_value
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 
+# What tells images apart that were taken at one place: time, echo, diffusion weighting.
+ACQUISITION = (
+    "AcquisitionNumber",
+    "TemporalPositionIdentifier",
+    "EchoTime",
+    "InversionTime",
+    "DiffusionBValue",
+    "TriggerTime",
+    "AcquisitionDateTime",
+    "AcquisitionTime",
+)
+# Everything that `dicom_facts` and the checks before it look at.
+KEYWORDS = (
+    *ACQUISITION,
+    *("AnatomicRegionSequence", "BitsAllocated", "BitsStored", "BodyPartExamined"),
+    *("BurnedInAnnotation", "Columns", "HighBit", "ImageLaterality", "ImageOrientationPatient"),
+    *("ImagePositionPatient", "ImageType", "ImagerPixelSpacing", "InstanceNumber"),
+    *("IssuerOfPatientID", "Laterality", "Modality", "NumberOfFrames", "PatientID"),
+    *("PatientOrientation", "PhotometricInterpretation", "PixelRepresentation", "PixelSpacing"),
+    *("PresentationIntentType", "Rows", "SOPClassUID", "SOPInstanceUID", "SamplesPerPixel"),
+    *("SeriesInstanceUID", "SharedFunctionalGroupsSequence", "StudyInstanceUID"),
+    *("ViewCodeSequence", "ViewPosition"),
+)
+
+
+def dicom_facts(ds: Dataset) -> dict[str, Any]:
+    """The fields of an `Instance` that the header of an image fills."""
+    between = spacing(ds)
+    return {
+        "rows": int(ds.Rows),
+        "columns": int(ds.Columns),
+        "frames": integer(ds, "NumberOfFrames") or 1,
+        "samples": integer(ds, "SamplesPerPixel") or 1,
+        "transfer_syntax": str(ds.file_meta.TransferSyntaxUID),
+        "sop_class_uid": uid(ds, "SOPClassUID"),
+        "sop_instance_uid": uid(ds, "SOPInstanceUID"),
+        "study_instance_uid": text(ds, "StudyInstanceUID"),
+        "series_instance_uid": uid(ds, "SeriesInstanceUID"),
+        "patient_key": patient_pseudonym(text(ds, "PatientID"), text(ds, "IssuerOfPatientID")),
+        "modality": text(ds, "Modality"),
+        "body_part": text(ds, "BodyPartExamined") or meaning(ds, "AnatomicRegionSequence"),
+        "view_position": text(ds, "ViewPosition") or meaning(ds, "ViewCodeSequence"),
+        "laterality": text(ds, "ImageLaterality") or text(ds, "Laterality"),
+        "photometric": text(ds, "PhotometricInterpretation"),
+        "burned_in_annotation": text(ds, "BurnedInAnnotation"),
+        "pixel_spacing_mm": (between[0], between[1]) if between else None,
+        "instance_number": integer(ds, "InstanceNumber"),
+        "image_type": words(ds, "ImageType"),
+        "patient_orientation": words(ds, "PatientOrientation"),
+        "presentation_intent": text(ds, "PresentationIntentType"),
+        "position_mm": numbers(ds, "ImagePositionPatient", 3),
+        "orientation": numbers(ds, "ImageOrientationPatient", 6),
+        "acquisition": tuple(text(ds, keyword) for keyword in ACQUISITION),
+    }
+
 
 def patient_pseudonym(patient_id: str | None, issuer: str | None = None) -> str | None:
     """12 hexadecimal digits that stand for the patient; None for an empty ID.

@@ -24,6 +24,7 @@ import pydicom
 from pydicom.uid import MediaStorageDirectoryStorage
 
 from medvlm.dicom.decode import header_value, typed_errors
+from medvlm.dicom.limits import limits
 from medvlm.errors import (
     InputError,
     InputNotFound,
@@ -35,13 +36,6 @@ from medvlm.errors import (
     UnsafeArchive,
 )
 
-MAX_FOLDER_DEPTH = 32
-MAX_ARCHIVE_DEPTH = 3  # an archive in an archive in an archive
-MAX_MEMBERS = 100_000
-MAX_UNPACKED_BYTES = 16 << 30
-# Deflate reaches about 1000 to 1; medical images about 3 to 1, blank ones more.
-MAX_RATIO = 100
-RATIO_MATTERS_FROM_BYTES = 32 << 20
 # Damaged, of an unknown compression, or encrypted.
 _CANNOT_UNPACK = (
     zipfile.BadZipFile,
@@ -119,8 +113,8 @@ def is_dicomdir(path: Path) -> bool:
 
 
 def _folder(folder: Path, name: str, depth: int) -> Iterator[Found | InputError]:
-    if depth > MAX_FOLDER_DEPTH:
-        yield TooDeep(f"Folders are nested more than {MAX_FOLDER_DEPTH} deep.", file=name)
+    if depth > limits().folder_depth:
+        yield TooDeep(f"Folders are nested more than {limits().folder_depth} deep.", file=name)
         return
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
@@ -157,8 +151,9 @@ def _file(found: Found, archives: int) -> Iterator[Found | InputError]:
     # The preamble of a DICOM file may hold anything, a zip signature too.
     if not head.startswith((b"PK\x03\x04", b"PK\x05\x06")) or head.endswith(b"DICM"):
         yield found
-    elif archives >= MAX_ARCHIVE_DEPTH:
-        yield TooDeep(f"Archives are nested more than {MAX_ARCHIVE_DEPTH} deep.", file=found.name)
+    elif archives >= limits().archive_depth:
+        deepest = limits().archive_depth
+        yield TooDeep(f"Archives are nested more than {deepest} deep.", file=found.name)
     else:
         yield from _archive(found, archives + 1)
 
@@ -211,15 +206,17 @@ def _refuse_unsafe(members: list[zipfile.ZipInfo], folder: Path, found: Found) -
             raise UnsafeArchive("The archive names files outside itself.", file=found.name)
         if stat.S_ISLNK(member.external_attr >> 16):
             raise UnsafeArchive("The archive holds links.", file=found.name)
-    if len(members) > MAX_MEMBERS:
-        raise UnsafeArchive(f"The archive holds more than {MAX_MEMBERS} files.", file=found.name)
+    most = limits()
+    if len(members) > most.archive_members:
+        message = f"The archive holds more than {most.archive_members} files."
+        raise UnsafeArchive(message, file=found.name)
     total = sum(member.file_size for member in members)
     packed = max(found.path.stat().st_size, 1)
-    if total > RATIO_MATTERS_FROM_BYTES and total / packed > MAX_RATIO:
+    if total > most.archive_ratio_from_bytes and total / packed > most.archive_ratio:
         raise UnsafeArchive(
             "The archive unpacks to far more than images do (a zip bomb).", file=found.name
         )
-    if total > MAX_UNPACKED_BYTES or total > shutil.disk_usage(folder).free * 0.9:
+    if total > most.archive_bytes or total > shutil.disk_usage(folder).free * 0.9:
         raise TooLarge(
             f"The archive unpacks to {total / 2**30:.1f} GiB.",
             file=found.name,

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from medvlm.dicom.read import Instance, Reading
+from medvlm.dicom.instance import Instance
+from medvlm.dicom.read import Reading
 from medvlm.dicom.study import Study, group_studies
 
 VOLUME_MODALITIES = frozenset({"CT", "MR", "PT"})

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 
 from medvlm.dicom.facts import is_uid
-from medvlm.dicom.read import Instance, Reading
+from medvlm.dicom.instance import Instance
+from medvlm.dicom.read import Reading
 
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 

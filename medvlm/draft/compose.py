@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from medvlm.dicom.instance import Instance
 from medvlm.dicom.read import Refused
 from medvlm.dicom.study import Study
 from medvlm.draft.ground import OPACITIES, OPACITY, finding_boxes, place, regions
@@ -59,8 +60,8 @@ def draft_study(checkpoint: Checkpoint, study: Study) -> DraftResult:
     seen = list(look_at(checkpoint, images))
     _refuse_repeated_uids(seen)
     checks += [item.check for item in seen]
-    order = {file_mark(instance.sha256): i for i, instance in enumerate(study.instances)}
-    checks.sort(key=lambda check: order[check.file or ""])
+    order = {instance.sop_instance_uid: i for i, instance in enumerate(study.instances)}
+    checks.sort(key=lambda check: order[check.sop_instance_uid])
     accepted = [item for item in seen if item.check.accepted]
     looked = time.perf_counter()
     findings, withheld = without_contradiction(describe(checkpoint, accepted) if accepted else [])
@@ -171,33 +172,27 @@ def _admit(study: Study) -> tuple[list[ImageInput], list[ImageCheck], list[Refus
     """Decodes what the headers admit: images, checks of those refused, files that failed."""
     images, checks, failed, seen = [], [], [], set()
     error: InputError | None = None
+
+    def refuse(instance: Instance, mark: str | None, reasons: list[Reason]) -> None:
+        uid = instance.sop_instance_uid
+        check = ImageCheck(file=mark, sop_instance_uid=uid, accepted=False, reasons=reasons)
+        checks.append(check)
+
     for instance in study.instances:
-        if instance.sha256 in seen:
-            continue
-        seen.add(instance.sha256)
-        if reasons := instance_reasons(instance):
-            checks.append(
-                ImageCheck(
-                    file=file_mark(instance.sha256),
-                    sop_instance_uid=instance.sop_instance_uid,
-                    accepted=False,
-                    reasons=reasons,
-                )
-            )
-            continue
+        mark = None
         try:
-            images.append(load_image(instance))
+            mark = file_mark(instance.sha256)
+            if mark in seen:
+                continue
+            seen.add(mark)
+            if reasons := instance_reasons(instance):
+                refuse(instance, mark, reasons)
+            else:
+                images.append(load_image(instance))
         except InputError as caught:
             error = caught
             failed.append(Refused.because(caught, instance.file))
-            checks.append(
-                ImageCheck(
-                    file=file_mark(instance.sha256),
-                    sop_instance_uid=instance.sop_instance_uid,
-                    accepted=False,
-                    reasons=[Reason(code=caught.code, message=caught.message)],
-                )
-            )
+            refuse(instance, mark, [Reason(code=caught.code, message=caught.message)])
     if error is not None and not images and len(checks) == len(failed):
         raise error
     return images, checks, failed

@@ -10,7 +10,7 @@ import re
 
 import numpy as np
 
-from medvlm.dicom.read import Instance
+from medvlm.dicom.instance import Instance
 from medvlm.image.load import ImageInput
 from medvlm.records import Reason
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from medvlm.dicom.read import Instance
+from medvlm.dicom.instance import Instance
+from medvlm.dicom.workers import in_worker
 from medvlm.errors import InputError
 from medvlm.image.geometry import GridTransform, content_size, letterbox
 from medvlm.image.pixels import render, render_picture
@@ -77,12 +78,10 @@ def load_image(instance: Instance, frame: int = 0) -> ImageInput:
     Raises:
         InputError: the file is gone, or its pixels cannot be decoded; names the file.
     """
+    job = replace(instance, keep=()), frame
     try:
-        opened = instance.open()
-        if isinstance(opened, Image.Image):
-            pixels = render_picture(opened)
-        else:
-            pixels = render(opened, frame)
+        # Bytes that no decoder touches can do no harm, and are quicker read here.
+        pixels = in_worker(_pixels, job) if instance.is_compressed else _pixels(job)
     except InputError as error:
         error.file = instance.file
         raise
@@ -100,3 +99,9 @@ def load_image(instance: Instance, frame: int = 0) -> ImageInput:
         presentation_intent=instance.presentation_intent,
         spacing=instance.pixel_spacing_mm,
     )
+
+
+def _pixels(job: tuple[Instance, int]) -> NDArray[np.float32]:
+    instance, frame = job
+    opened = instance.open()
+    return render_picture(opened) if isinstance(opened, Image.Image) else render(opened, frame)

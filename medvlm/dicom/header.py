@@ -1,0 +1,208 @@
+"""Reads of a DICOM file's header only the elements that are asked for, and no pixels.
+
+A reading room's folder holds ten thousand files, and building a data set of each takes longer than
+reading it. This walks over the elements' lengths and hands the few that matter to pydicom, which
+converts them as ever: the values are pydicom's own. Whatever is not the plain, healthy kind of
+file (no preamble, big endian, deflated, lengths that do not fit) is left to pydicom altogether.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from dataclasses import dataclass
+from struct import Struct
+
+from pydicom.charset import default_encoding
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.tag import BaseTag
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+)
+
+from medvlm.dicom.limits import limits
+from medvlm.errors import TooDeep
+
+_CHUNK = 64 << 10
+_UNDEFINED = 0xFFFFFFFF
+_PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+_SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
+_CHARACTER_SET, _TRANSFER_SYNTAX = 0x00080005, 0x00020010
+_short = Struct("<HH2sH").unpack_from  # group, element, VR, length
+_long = Struct("<I").unpack_from
+_implicit = Struct("<HHI").unpack_from  # group, element, length
+
+
+@dataclass(frozen=True)
+class Header:
+    """The elements asked for, and how many bytes of pixel data follow them.
+
+    `pixel_bytes` is what is in the file, not what it declares; None where there are no pixels.
+    """
+
+    ds: Dataset
+    pixel_bytes: int | None
+
+
+def read_header(path: str | os.PathLike[str], wanted: Collection[int]) -> Header | None:
+    """The elements whose tags are `wanted`; None if the file is for pydicom to judge.
+
+    Raises:
+        OSError: the file cannot be read.
+        TooDeep: sequences are nested beyond the limit.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    try:
+        return _Walk(descriptor).header(wanted)
+    except (_Unusual, IndexError):
+        return None
+    finally:
+        os.close(descriptor)
+
+
+class _Unusual(Exception):
+    """The file is not of the plain kind."""
+
+
+class _Walk:
+    """A position in a file, and the piece of the file around it that has been read."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.size = os.fstat(descriptor).st_size
+        self.data = os.pread(descriptor, _CHUNK, 0)
+        self.base = 0
+
+    def header(self, wanted: Collection[int]) -> Header:
+        if self.data[128:132] != b"DICM":
+            raise _Unusual
+        meta, end = self._elements(132, {_TRANSFER_SYNTAX, 0x00020002, 0x00020003}, False, True)
+        ds_meta = FileMetaDataset()
+        ds_meta._dict.update(meta)  # raw elements; the public way would convert them
+        syntax = ds_meta.get("TransferSyntaxUID")
+        if syntax is None or syntax in (DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian):
+            raise _Unusual
+        implicit = syntax == ImplicitVRLittleEndian
+        found, end = self._elements(end, {_CHARACTER_SET, *wanted}, implicit, False)
+        ds = Dataset(found)
+        encoding: str | list[str] = default_encoding
+        if _CHARACTER_SET in found:
+            encoding = ds[_CHARACTER_SET].value or encoding
+        ds.set_original_encoding(implicit, True, encoding)
+        ds.file_meta = ds_meta
+        if not found:
+            raise _Unusual
+        return Header(ds, self._pixel_bytes(end, implicit))
+
+    def _elements(
+        self, start: int, wanted: Collection[int], implicit: bool, meta: bool
+    ) -> tuple[dict[BaseTag, DataElement | RawDataElement], int]:
+        """The wanted elements from `start` on, and where pixel data or the end begin."""
+        found: dict[BaseTag, DataElement | RawDataElement] = {}
+        position, previous = start, 0
+        while position < self.size:
+            tag, vr, length, value = self._element(position, implicit)
+            if tag in _PIXELS or (meta and tag >> 16 != 2):
+                break
+            if tag <= previous:
+                raise _Unusual  # elements stand in ascending order; pydicom sorts out the rest
+            previous = tag
+            if length == _UNDEFINED:
+                if vr not in (b"SQ", None):
+                    raise _Unusual
+                end, position = self._skip_sequence(value, implicit)
+            else:
+                end = position = value + length
+            if position > self.size:
+                raise _Unusual
+            if tag in wanted:
+                found[BaseTag(tag)] = RawDataElement(
+                    BaseTag(tag),
+                    vr.decode("ascii") if vr else None,
+                    end - value,
+                    self._bytes(value, end - value),
+                    value,
+                    implicit,
+                    True,
+                )
+        return found, position
+
+    def _element(self, position: int, implicit: bool) -> tuple[int, bytes | None, int, int]:
+        """(tag, VR, length, where the value begins) of the element at `position`."""
+        at = self._at(position, 12)
+        if implicit:
+            group, element, length = _implicit(self.data, at)
+            return group << 16 | element, None, length, position + 8
+        group, element, vr, length = _short(self.data, at)
+        tag = group << 16 | element
+        if vr in _SHORT_VRS:
+            return tag, vr, length, position + 8
+        if vr in _LONG_VRS:
+            return tag, vr, _long(self.data, at + 8)[0], position + 12
+        raise _Unusual
+
+    def _skip_sequence(self, position: int, implicit: bool) -> tuple[int, int]:
+        """(end of the items, end of the delimiter) of a sequence of undefined length."""
+        deepest = limits().sequence_depth
+        inside_item: list[bool] = [False]
+        while True:
+            group, element, length = _implicit(self.data, self._at(position, 8))
+            tag = group << 16 | element
+            if not inside_item[-1]:
+                position += 8
+                if tag == _SEQUENCE_END:
+                    inside_item.pop()
+                    if not inside_item:
+                        return position - 8, position
+                elif tag != _ITEM:
+                    raise _Unusual
+                elif length == _UNDEFINED:
+                    inside_item.append(True)
+                else:
+                    position += length
+            elif tag == _ITEM_END:
+                inside_item.pop()
+                position += 8
+            else:
+                _, vr, length, position = self._element(position, implicit)
+                if length != _UNDEFINED:
+                    position += length
+                elif vr == b"UN":
+                    raise _Unusual  # its items are implicit, whatever surrounds them
+                else:
+                    inside_item.append(False)
+            if len(inside_item) > 2 * deepest:
+                raise TooDeep(f"Its sequences are nested more than {deepest} deep.")
+            if position > self.size:
+                raise _Unusual
+
+    def _pixel_bytes(self, position: int, implicit: bool) -> int | None:
+        if position >= self.size:
+            return None
+        *_, length, value = self._element(position, implicit)
+        if length != _UNDEFINED:
+            return min(length, self.size - value)
+        # Whole, compressed pixel data end in a delimiter, a few elements before the file's end.
+        tail = os.pread(self.descriptor, 4096, max(value, self.size - 4096))
+        if b"\xfe\xff\xdd\xe0\0\0\0\0" not in tail:
+            raise _Unusual
+        return self.size - value
+
+    def _at(self, position: int, length: int) -> int:
+        """Where `length` bytes from `position` on lie in `self.data`, read if need be."""
+        at = position - self.base
+        if at < 0 or at + length > len(self.data):
+            self.data = os.pread(self.descriptor, max(length, _CHUNK), position)
+            self.base, at = position, 0
+            if len(self.data) < length:
+                self.data += bytes(length)  # behind the end: no element begins there
+        return at
+
+    def _bytes(self, position: int, length: int) -> bytes:
+        at = self._at(position, length)
+        return self.data[at : at + length]
