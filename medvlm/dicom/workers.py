@@ -7,17 +7,18 @@ than a few for each process, so that memory stays bounded however many files the
 
 from __future__ import annotations
 
+import atexit
 import contextlib
-import multiprocessing
 import os
+import pickle
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerContext, SpawnContext
-from threading import Lock
-from typing import Any, TypeVar
+from queue import Empty, SimpleQueue
+from threading import Lock, Thread
+from typing import IO, Any, TypeVar
 
 from medvlm.dicom.limits import limits
 from medvlm.errors import InputError, TooLarge, Undecodable
@@ -30,6 +31,8 @@ Result = TypeVar("Result")
 
 MOST_PROCESSES = 8
 AHEAD = 4  # jobs started, for each process, before the first of them is taken
+# Not multiprocessing: its children run the caller's main module once more.
+_MAIN = "import sys; sys.path[:] = sys.argv[1:]; from medvlm.dicom.workers import serve; serve()"
 
 
 def in_workers(
@@ -43,27 +46,27 @@ def in_workers(
     """
     count = min(os.cpu_count() or 1, MOST_PROCESSES, len(jobs))
     ready: dict[int, Result | InputError] = {}
-    busy: dict[Connection, tuple[_Worker, int]] = {}
+    busy: dict[_Worker, int] = {}
     idle: list[_Worker] = []
+    answers: SimpleQueue[_Worker] = SimpleQueue()
     started = given = 0
     try:
         while given < len(jobs):
             while started < min(len(jobs), given + AHEAD * count) and len(busy) < count:
                 worker = idle.pop() if idle else _take()
-                worker.start(function, jobs[started])
-                busy[worker.connection] = worker, started
+                worker.start(function, jobs[started], answers)
+                busy[worker] = started
                 started += 1
             while given in ready:
                 yield ready.pop(given)
                 given += 1
-            if given in (number for _, number in busy.values()):
-                for connection in _finished(busy):
-                    worker, number = busy.pop(connection)
-                    ready[number] = worker.result()
+            if given in busy.values():
+                for worker in _finished(busy, answers):
+                    ready[busy.pop(worker)] = worker.result()
                     if worker.alive:
                         idle.append(worker)
     finally:
-        for worker, _ in busy.values():  # nobody wants their results any more
+        for worker in busy:  # nobody wants their results any more
             worker.kill()
         _give_back(idle)
 
@@ -77,50 +80,64 @@ def in_worker(function: Callable[[Job], Result], job: Job) -> Result:
 
 
 class _Worker:
-    """A process that answers one job at a time."""
+    """A process that answers one job at a time, and a thread that waits for the answers."""
 
     def __init__(self) -> None:
-        # A fork of this process would take torch's threads and locks along.
-        context: SpawnContext | ForkServerContext
-        if sys.platform == "win32":
-            context = multiprocessing.get_context("spawn")
-        else:
-            context = multiprocessing.get_context("forkserver")
-            context.set_forkserver_preload(["medvlm.dicom.read"])
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(
-            target=_serve, args=(theirs, limits().decode_bytes), daemon=True
+        one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _MAIN, *sys.path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, **one_thread},
         )
-        self.process.start()
-        theirs.close()
         self.alive = True
         self.deadline = 0.0
+        self.answer: Any = None
+        self.answers: SimpleQueue[_Worker] = SimpleQueue()
+        Thread(target=self._listen, daemon=True).start()
 
-    def start(self, function: Callable[[Any], Any], job: Any) -> None:
+    def start(
+        self, function: Callable[[Any], Any], job: Any, answers: SimpleQueue[_Worker]
+    ) -> None:
+        """Begins a job; the worker puts itself into `answers` when it has the result."""
+        self.answers, self.answer = answers, None
         self.deadline = time.monotonic() + limits().decode_seconds
-        # A process that has died is noticed when its result is taken.
+        # A process that has died is noticed by its listener.
         with contextlib.suppress(BrokenPipeError):
-            self.connection.send((function, job))
+            _send(self.process.stdin, (function, job))
 
     def result(self) -> Any:
         """The result, or the InputError that tells why there is none."""
-        try:
-            if self.connection.poll():
-                return self.connection.recv()
-        except (EOFError, ConnectionError):
-            self.kill()
-            return Undecodable("It made the decoder crash, or take more memory than it may.")
+        if self.answer is not None:
+            return self.answer[0]
+        late = self.alive
         self.kill()
-        return Undecodable(
-            f"Decoding it took longer than {limits().decode_seconds:g} s.",
-            remedy="If it is a real image, raise MEDVLM_LIMIT_DECODE_SECONDS.",
-        )
+        if late:
+            return Undecodable(
+                f"Decoding it took longer than {limits().decode_seconds:g} s.",
+                remedy="If it is a real image, raise MEDVLM_LIMIT_DECODE_SECONDS.",
+            )
+        return Undecodable("It made the decoder crash, or take more memory than it may.")
 
     def kill(self) -> None:
         self.alive = False
         self.process.kill()
-        self.process.join()
-        self.connection.close()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            with contextlib.suppress(OSError):
+                if pipe:
+                    pipe.close()
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                self.answer = (pickle.load(self.process.stdout),)  # type: ignore[arg-type]
+            except Exception:  # the process has ended, in the middle of an answer perhaps
+                self.alive = False
+                self.answers.put(self)
+                return
+            self.answers.put(self)
 
 
 _resting: list[_Worker] = []
@@ -131,7 +148,7 @@ def _take() -> _Worker:
     with _lock:
         while _resting:
             worker = _resting.pop()
-            if worker.process.is_alive():
+            if worker.alive:
                 return worker
             worker.kill()
     return _Worker()
@@ -142,28 +159,41 @@ def _give_back(workers: Sequence[_Worker]) -> None:
         _resting.extend(workers)
 
 
-def _finished(busy: dict[Connection, tuple[_Worker, int]]) -> list[Connection]:
-    """The connections with a result, a dead process, or no time left; waits for one of them."""
+@atexit.register
+def _end() -> None:
+    for worker in _resting:
+        worker.kill()
+
+
+def _finished(busy: dict[_Worker, int], answers: SimpleQueue[_Worker]) -> list[_Worker]:
+    """The workers that have answered, died or run out of time; waits for the first of them."""
     while True:
-        now = time.monotonic()
-        first = min(worker.deadline for worker, _ in busy.values())
-        if done := wait(list(busy), timeout=max(0.0, first - now)):
-            return [connection for connection in done if isinstance(connection, Connection)]
-        if late := [c for c, (worker, _) in busy.items() if worker.deadline <= time.monotonic()]:
-            return late
+        first = min(worker.deadline for worker in busy)
+        try:
+            worker = answers.get(timeout=max(0.0, first - time.monotonic()))
+        except Empty:
+            return [worker for worker in busy if worker.deadline <= time.monotonic()]
+        if worker in busy:
+            return [worker]
 
 
-def _serve(connection: Connection, most_bytes: int) -> None:
-    """The life of a worker process."""
+def _send(stream: IO[bytes] | None, content: Any) -> None:
+    if stream is not None:
+        pickle.dump(content, stream, protocol=pickle.HIGHEST_PROTOCOL)
+        stream.flush()
+
+
+def serve() -> None:
+    """The life of a worker process: jobs come on stdin, results go to stdout."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller ends it
-    # Decoders print to the terminal, and quote what they read.
+    # Decoders print, and quote what they read.
+    results = os.fdopen(os.dup(1), "wb")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
-    _limit_memory(most_bytes)
+    _limit_memory(limits().decode_bytes)
     while True:
         try:
-            function, job = connection.recv()
+            function, job = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
         try:
@@ -175,7 +205,7 @@ def _serve(connection: Connection, most_bytes: int) -> None:
             result = TooLarge("It does not fit into the memory allowed for one file.")
         except Exception as error:
             result = Undecodable(f"It cannot be decoded ({type(error).__name__}).")
-        connection.send(result)
+        _send(results, result)
 
 
 def _limit_memory(most_bytes: int) -> None:
