@@ -10,9 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydicom.dataset import Dataset
+from typer.testing import CliRunner
 
-from medvlm.dicom.inspect import inspect_reading, summarise
+from medvlm.cli import application
+from medvlm.dicom.assemble import assemble
+from medvlm.dicom.inspect import inspect_reading
 from medvlm.dicom.read import read_inputs
+from medvlm.dicom.study import group_studies
 from tests.dicoms import ramp, save, shipped, synthetic
 
 
@@ -71,6 +75,34 @@ def drop(slices: list[Dataset]) -> None:
     del slices[2:4]
 
 
+def drop_one(slices: list[Dataset]) -> None:
+    del slices[3]
+
+
+def double_differently(slices: list[Dataset]) -> None:
+    double(slices)
+    slices[2].PixelData = (ramp(20, 24, np.int16) + 1).tobytes()
+
+
+def stray(slices: list[Dataset]) -> None:
+    slices[2].ImagePositionPatient = [4, 0, 5]
+
+
+def repeat(slices: list[Dataset]) -> None:
+    """Every place twice, told apart by echo time."""
+    slices += ct_slices()
+    for number, ds in enumerate(slices):
+        ds.EchoTime = 10 + number // 6
+        ds.InstanceNumber = number
+
+
+def acquire_twice(slices: list[Dataset]) -> None:
+    """A second, shorter acquisition over some of the same places."""
+    slices += ct_slices(4)
+    for number, ds in enumerate(slices):
+        ds.AcquisitionNumber = 1 + number // 6
+
+
 def double(slices: list[Dataset]) -> None:
     slices[2].ImagePositionPatient = slices[3].ImagePositionPatient
 
@@ -102,25 +134,64 @@ def rescale(slices: list[Dataset]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "code"),
+    ("damage", "found", "shape"),
     [
-        (drop, "missing_slice"),
-        (double, "duplicate_position"),
-        (resize, "mixed_size"),
-        (turn, "mixed_orientation"),
-        (lose, "missing_position"),
-        (tilt, "gantry_tilt"),
-        (jitter, "irregular_spacing"),
-        (rescale, "mixed_spacing"),
+        (drop, ["missing_slice refused"], None),
+        (drop_one, ["missing_slice resampled"], [6, 20, 24]),
+        (double, ["duplicate_position accepted", "missing_slice resampled"], [6, 20, 24]),
+        (double_differently, ["duplicate_position refused"], None),
+        (resize, ["mixed_size split", "missing_slice resampled"], [6, 20, 24]),
+        (turn, ["mixed_orientation split"], [5, 20, 24]),
+        (lose, ["missing_position refused"], None),
+        (tilt, ["gantry_tilt resampled"], [6, 20, 24]),
+        (jitter, ["irregular_spacing resampled"], [6, 20, 24]),
+        (rescale, ["mixed_spacing split", "missing_slice resampled"], [6, 20, 24]),
+        (stray, ["irregular_position refused"], None),
+        (repeat, [], [6, 20, 24]),
+        (acquire_twice, ["mixed_acquisition split"], [6, 20, 24]),
     ],
 )
-def test_an_irregular_series_gives_no_volume(tmp_path: Path, damage: Any, code: str) -> None:
+def test_what_becomes_of_an_irregular_series(
+    tmp_path: Path, damage: Any, found: list[str], shape: list[int] | None
+) -> None:
     slices = ct_slices()
     damage(slices)
     series = inspected(slices, tmp_path)
-    assert series["volume"] is None
-    assert codes(series) == [code]
-    assert series["problems"][0]["action"] == "refused"
+    assert [f"{one['code']} {one['action']}" for one in series["problems"]] == found
+    assert (series["volume"] or {"shape": None})["shape"] == shape
+
+
+def test_names_of_files_have_no_say(tmp_path: Path) -> None:
+    for name, ds in zip("fcaebd", ct_slices(), strict=True):
+        save(ds, tmp_path / f"{name}.dcm")
+    (instances,) = [study.instances for study in group_studies(read_inputs(tmp_path))]
+    (stack,) = assemble(instances).stacks
+    heights = [(plane.position or ())[2] for plane in stack.volumes[0]]
+    assert heights == sorted(heights)
+
+
+def test_two_patients_under_one_study_uid(tmp_path: Path) -> None:
+    for patient in ("A", "B"):
+        for number, ds in enumerate(ct_slices(4)):
+            ds.PatientID = patient
+            ds.SOPInstanceUID = f"1.2.{ord(patient)}.{number}"
+            save(ds, tmp_path / f"{patient}{number}.dcm")
+    inspection = inspect_reading(read_inputs(tmp_path))
+    assert len(inspection["patients"]) == len(inspection["studies"]) == 2
+    for study in inspection["studies"]:
+        (series,) = study["series"]
+        assert codes(series) == ["uid_collision"]
+        assert series["problems"][0]["action"] == "split"
+        assert series["volume"]["shape"] == [4, 20, 24]
+
+
+def test_a_copy_of_a_file_is_left_out(tmp_path: Path) -> None:
+    slices = ct_slices()
+    for number, ds in enumerate([*slices, slices[2]]):
+        save(ds, tmp_path / f"{number}.dcm")
+    (study,) = inspect_reading(read_inputs(tmp_path))["studies"]
+    assert codes(study["series"][0]) == ["duplicate_file"]
+    assert study["series"][0]["volume"]["shape"] == [6, 20, 24]
 
 
 def test_the_missing_slices_are_counted(tmp_path: Path) -> None:
@@ -163,21 +234,23 @@ def test_pictures_multiframes_and_refused_files(tmp_path: Path) -> None:
     picture, multiframe = inspection["studies"]
     assert (picture["study_instance_uid"], picture["patient"]) == (None, None)
     assert codes(picture["series"][0]) == ["non_dicom"]
-    assert codes(multiframe["series"][0]) == ["multi_frame"]
+    assert codes(multiframe["series"][0]) == ["missing_position"]
+    assert multiframe["series"][0]["volume"] is None
     assert [set(refused) for refused in inspection["refused"]] == [{"file", "code", "message"}]
     assert inspection["refused"][0]["code"] == "not_dicom"
     json.dumps(inspection, allow_nan=False)
 
 
-def test_the_summary_names_everything_but_the_patient(tmp_path: Path) -> None:
+def test_the_table_names_everything_but_the_patient(tmp_path: Path) -> None:
     for number, ds in enumerate(ct_slices()):
         save(ds, tmp_path / f"{number}.dcm")
     (tmp_path / "notes.txt").write_text("hello")
-    inspection = inspect_reading(read_inputs(tmp_path))
-    text = summarise(inspection)
+    result = CliRunner().invoke(application, ["inspect", str(tmp_path)])
+    assert result.exit_code == 0
+    text = " ".join(result.stdout.split())
     assert text.startswith("6 images in 1 study of 1 patient; 1 file refused")
-    assert "volume 6 x 20 x 24, 2.5 x 0.7 x 0.8 mm, SPL" in text
+    assert "CT 6 6 x 20 x 24 2.5 x 0.7 x 0.8 SPL -" in text
     assert "notes.txt" in text
     assert "[not_dicom]" in text
-    assert "Doe" not in text + json.dumps(inspection)
-    assert "ID-1" not in text + json.dumps(inspection)
+    assert "Doe" not in result.output
+    assert "ID-1" not in result.output
