@@ -86,6 +86,20 @@ class LoraSettings(Config):
     )
 
 
+class GateConfig(Config):
+    """What a checkpoint was trained on; what says that it is something else gets no draft.
+
+    `body_parts`: beginnings of words. `min_pixels`: of the shorter side. `min_slices`: 0 for a
+    model of single images, which then reads no volumes.
+    """
+
+    modalities: tuple[str, ...] = ("CR", "DX", "RG")
+    body_parts: tuple[str, ...] = ("CHEST", "THORAX", "LUNG", "RIB", "CXR", "PULMON")
+    frontal_only: bool = True
+    min_pixels: int = Field(128, ge=1)
+    min_slices: int = Field(0, ge=0)
+
+
 class ModelConfig(Config):
     """All that is needed to build the model before its weights are loaded.
 

@@ -23,6 +23,7 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, generate_uid
 
+from medvlm.config import GateConfig
 from medvlm.dicom.facts import patient_pseudonym
 from medvlm.dicom.limits import limits
 from medvlm.dicom.read import Reading, read_inputs
@@ -349,7 +350,7 @@ def test_copies_of_an_image_are_drafted_once(tmp_path: Path) -> None:
     reading = read_inputs(tmp_path)
     assert len(reading.instances) == 2
     (study,) = group_studies(reading)
-    assert len(admit(study)[0]) == 1
+    assert len(admit(study, GateConfig())[0]) == 1
 
 
 def test_a_file_that_vanished_or_does_not_decode_is_refused_late(tmp_path: Path) -> None:
@@ -370,7 +371,7 @@ def test_a_draft_says_which_of_its_images_could_not_be_decoded(tmp_path: Path) -
     save(synthetic(ramp() + 1, StudyInstanceUID=uid), tmp_path / "b.dcm")
     (study,) = group_studies(read_inputs(tmp_path))
     (tmp_path / "b.dcm").unlink()
-    images, checks, failed = admit(study)
+    images, checks, failed = admit(study, GateConfig())
     assert len(images) == len(failed) == 1
     assert [(check.accepted, check.reasons[0].code) for check in checks] == [(False, "not_found")]
 

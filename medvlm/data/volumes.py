@@ -9,7 +9,7 @@ import torch
 from medvlm.image.volume import Volume
 
 if TYPE_CHECKING:
-    from monai.data import MetaTensor
+    from monai.data.meta_tensor import MetaTensor
 
 
 def to_metatensor(volume: Volume) -> MetaTensor:
@@ -17,7 +17,7 @@ def to_metatensor(volume: Volume) -> MetaTensor:
 
     `Orientation`, `Spacing` and their inverses then work as for a file that MONAI read itself.
     """
-    from monai.data import MetaTensor
+    from monai.data.meta_tensor import MetaTensor
 
     voxels = torch.from_numpy(volume.voxels).unsqueeze(0)
     return MetaTensor(voxels, affine=torch.from_numpy(volume.affine_ras))

@@ -29,7 +29,8 @@ ACQUISITION = (
 KEYWORDS = (
     *ACQUISITION,
     *("AnatomicRegionSequence", "BitsAllocated", "BitsStored", "BodyPartExamined"),
-    *("BurnedInAnnotation", "Columns", "HighBit", "ImageLaterality", "ImageOrientationPatient"),
+    *("BurnedInAnnotation", "Columns", "ConversionType", "HighBit", "ImageLaterality"),
+    "ImageOrientationPatient",
     *("ImagePositionPatient", "ImageType", "ImagerPixelSpacing", "InstanceNumber"),
     *("IssuerOfPatientID", "Laterality", "Modality", "NumberOfFrames", "PatientID"),
     *("PatientOrientation", "PhotometricInterpretation", "PixelRepresentation", "PixelSpacing"),
@@ -59,6 +60,7 @@ def dicom_facts(ds: Dataset) -> dict[str, Any]:
         "laterality": text(ds, "ImageLaterality") or text(ds, "Laterality"),
         "photometric": text(ds, "PhotometricInterpretation"),
         "burned_in_annotation": text(ds, "BurnedInAnnotation"),
+        "conversion_type": text(ds, "ConversionType"),
         "pixel_spacing_mm": (between[0], between[1]) if between else None,
         "instance_number": integer(ds, "InstanceNumber"),
         "image_type": words(ds, "ImageType"),

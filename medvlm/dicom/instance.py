@@ -56,6 +56,7 @@ class Instance:
     laterality: str | None = None
     photometric: str | None = None
     burned_in_annotation: str | None = None
+    conversion_type: str | None = None
     pixel_spacing_mm: tuple[float, float] | None = None
     instance_number: int | None = None
     image_type: tuple[str, ...] = ()

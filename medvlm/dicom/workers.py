@@ -71,6 +71,26 @@ def in_workers(
         _give_back(idle)
 
 
+def where_safe(
+    function: Callable[[Job], Result], jobs: Sequence[Job], guarded: Callable[[Job], bool]
+) -> Iterator[Result | InputError]:
+    """`function` of every job, in order: in worker processes where `guarded`, else in this one.
+
+    Bytes that no decoder touches can do no harm, and are quicker read where they are used.
+    """
+    away = in_workers(function, [job for job in jobs if guarded(job)])
+    for job in jobs:
+        if guarded(job):
+            yield next(away)
+            continue
+        try:
+            result = function(job)
+        except InputError as error:
+            yield error
+        else:
+            yield result
+
+
 def in_worker(function: Callable[[Job], Result], job: Job) -> Result:
     """`function` of one job, in a worker process. Raises InputError."""
     (result,) = in_workers(function, [job])

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from medvlm.config import GateConfig
 from medvlm.dicom.instance import Instance
 from medvlm.dicom.read import Refused
 from medvlm.dicom.study import Study
@@ -55,7 +56,7 @@ def draft_study(checkpoint: Checkpoint, study: Study) -> DraftResult:
     Raises InputError if none of the images that the gate let through can be decoded.
     """
     start = time.perf_counter()
-    images, checks, failed = _admit(study)
+    images, checks, failed = _admit(study, checkpoint.config.gate)
     loaded = time.perf_counter()
     seen = list(look_at(checkpoint, images))
     _refuse_repeated_uids(seen)
@@ -168,7 +169,9 @@ def model_record(checkpoint: Checkpoint) -> ModelRecord:
     )
 
 
-def _admit(study: Study) -> tuple[list[ImageInput], list[ImageCheck], list[Refused]]:
+def _admit(
+    study: Study, gate: GateConfig
+) -> tuple[list[ImageInput], list[ImageCheck], list[Refused]]:
     """Decodes what the headers admit: images, checks of those refused, files that failed."""
     images, checks, failed, seen = [], [], [], set()
     error: InputError | None = None
@@ -185,7 +188,7 @@ def _admit(study: Study) -> tuple[list[ImageInput], list[ImageCheck], list[Refus
             if mark in seen:
                 continue
             seen.add(mark)
-            if reasons := instance_reasons(instance):
+            if reasons := instance_reasons(instance, gate):
                 refuse(instance, mark, reasons)
             else:
                 images.append(load_image(instance))

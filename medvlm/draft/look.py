@@ -98,7 +98,7 @@ def file_mark(sha256: str) -> str:
 
 def _check(image: ImageInput, frontal_chest: float, checkpoint: Checkpoint) -> ImageCheck:
     """The gate: what the header says, and whether the model takes it for what it was trained on."""
-    reasons = header_reasons(image)
+    reasons = header_reasons(image, checkpoint.config.gate)
     if frontal_chest < checkpoint.config.operating_points.frontal_chest:
         message = (
             "The image does not look like a frontal chest radiograph "

@@ -1,7 +1,7 @@
 """The part of the gate that needs no model: what the header and the bare pixels already decide.
 
-The checkpoint was trained on frontal chest radiographs. A file that says it is something else is
-refused; one that says nothing is left to the model's own part of the gate.
+A file that says it is something else than the checkpoint was trained on is refused; one that says
+nothing is left to the model's own part of the gate, which looks at the image.
 """
 
 from __future__ import annotations
@@ -10,50 +10,72 @@ import re
 
 import numpy as np
 
+from medvlm.config import GateConfig
 from medvlm.dicom.instance import Instance
+from medvlm.dicom.stack import Stack
 from medvlm.image.load import ImageInput
 from medvlm.records import Reason
 
-RADIOGRAPHY = frozenset({"CR", "DX", "RG"})
-CHEST = ("CHEST", "THORAX", "LUNG", "RIB", "CXR", "PULMON")
 # Lateral, oblique and decubitus views (DICOM's defined terms).
 NOT_FRONTAL = frozenset(
     ["LL", "RL", "LLD", "RLD", "LLO", "RLO", "LAO", "RAO", "LPO", "RPO", "LAT", "LATERAL"]
 )
-MIN_PIXELS = 128
+# How a secondary capture came to be: a workstation's screen, a scanned document, a video.
+SCREENS = frozenset({"WSD", "SD", "SI", "DRW", "DV"})
 MIN_CONTRAST = 0.02
+# A grey film saved as colour has hardly a coloured pixel; a screenshot's marks and menus have many.
+MOST_COLOURED = 0.002
+CHEST_FILMS = GateConfig()
 
 
-def header_reasons(image: ImageInput) -> list[Reason]:
+def header_reasons(image: ImageInput, gate: GateConfig = CHEST_FILMS) -> list[Reason]:
     """Why this image gets no draft, as far as header and pixels tell; empty if nothing says so.
 
     Codes: wrong_modality, wrong_body_part, wrong_view, wrong_orientation, for_processing,
-    too_small, blank.
+    burned_in_text, screenshot, colour_screenshot, too_small, blank.
     """
-    reasons = _label_reasons(image)
-    reasons += _size_reasons(image.width, image.height)
+    reasons = _label_reasons(image, gate)
+    reasons += _size_reasons(image.width, image.height, gate)
+    if image.coloured > MOST_COLOURED:
+        message = "The image has colours; this model reads grey films, not screenshots of them."
+        reasons.append(Reason(code="colour_screenshot", message=message))
     low, high = np.percentile(image.pixels, (0.5, 99.5))
     if high - low < MIN_CONTRAST:
         reasons.append(Reason(code="blank", message="The image is blank."))
     return reasons
 
 
-def instance_reasons(instance: Instance) -> list[Reason]:
-    """The same before anything is decoded (all but `blank`): spares decoding a CT to refuse it.
+def instance_reasons(instance: Instance, gate: GateConfig = CHEST_FILMS) -> list[Reason]:
+    """The same before anything is decoded: spares decoding a CT to refuse it.
 
-    One more code: multi_frame.
+    Without `blank` and `colour_screenshot`; one more code: multi_frame.
     """
-    reasons = _label_reasons(instance)
-    if instance.frames > 1:
+    reasons = _label_reasons(instance, gate)
+    if instance.frames > 1 and not gate.min_slices:
         message = f"The file holds {instance.frames} frames; this model reads single films."
         reasons.append(Reason(code="multi_frame", message=message))
-    return reasons + _size_reasons(instance.columns, instance.rows)
+    return reasons + _size_reasons(instance.columns, instance.rows, gate)
 
 
-def is_chest(body_part: str) -> bool:
-    """Whether a body part's name means the chest; unknown words do not."""
+def stack_reasons(stack: Stack, gate: GateConfig = CHEST_FILMS) -> list[Reason]:
+    """Why this volume gets no draft. Codes: those of an instance, wrong_dimensions, too_few_slices.
+
+    A volume that was resampled is accepted: what was made up is said where it is shown.
+    """
+    if not gate.min_slices:
+        message = "This is a volume; this model reads single films."
+        return [Reason(code="wrong_dimensions", message=message)]
+    reasons = instance_reasons(stack.volumes[0][0].instance, gate)
+    if stack.depth < gate.min_slices:
+        message = f"The volume has {stack.depth} slices; at least {gate.min_slices} are needed."
+        reasons.append(Reason(code="too_few_slices", message=message))
+    return reasons
+
+
+def is_body_part(body_part: str, gate: GateConfig = CHEST_FILMS) -> bool:
+    """Whether a body part's name means one of the gate's; unknown words do not."""
     return any(
-        word.startswith(CHEST) or word.endswith("CHEST")
+        word.startswith(gate.body_parts) or word.endswith(gate.body_parts[:1])
         for word in re.split(r"[^A-Z]+", body_part.upper())
         if word
     )
@@ -73,33 +95,44 @@ def is_frontal(view: str) -> bool:
     return not any(word in NOT_FRONTAL or word in ("OBLIQUE", "DECUBITUS") for word in words)
 
 
-def _label_reasons(item: ImageInput | Instance) -> list[Reason]:
-    reasons = []
-    if item.is_dicom and (item.modality or "").upper() not in RADIOGRAPHY:
-        modality = item.modality
-        said = f"The modality is {modality}" if modality else "The file does not say its modality"
-        message = f"{said}; this model reads radiographs (CR, DX)."
-        reasons.append(Reason(code="wrong_modality", message=message))
-    if item.body_part and not is_chest(item.body_part):
-        message = f"The body part is {item.body_part}; this model reads chest films."
-        reasons.append(Reason(code="wrong_body_part", message=message))
-    if item.view_position and not is_frontal(item.view_position):
-        message = f"The view is {item.view_position}; this model reads frontal films (PA, AP)."
-        reasons.append(Reason(code="wrong_view", message=message))
-    if len(item.patient_orientation) == 2 and not is_upright(*item.patient_orientation):
-        message = (
-            "PatientOrientation is not L, F: the film is a side view, mirrored or turned, and left "
-            "and right would be taken for each other."
+def _label_reasons(item: ImageInput | Instance, gate: GateConfig) -> list[Reason]:
+    def refuse(code: str, message: str) -> None:
+        reasons.append(Reason(code=code, message=message))
+
+    reasons: list[Reason] = []
+    if item.is_dicom and (item.modality or "").upper() not in gate.modalities:
+        said = (
+            f"The modality is {item.modality}"
+            if item.modality
+            else "The file does not say its modality"
         )
-        reasons.append(Reason(code="wrong_orientation", message=message))
+        refuse("wrong_modality", f"{said}; this model reads {', '.join(gate.modalities)}.")
+    if item.body_part and not is_body_part(item.body_part, gate):
+        part = gate.body_parts[0].lower()
+        message = f"The body part is {item.body_part}; this model reads {part} images."
+        refuse("wrong_body_part", message)
+    if gate.frontal_only and item.view_position and not is_frontal(item.view_position):
+        message = f"The view is {item.view_position}; this model reads frontal films (PA, AP)."
+        refuse("wrong_view", message)
+    turned = len(item.patient_orientation) == 2 and not is_upright(*item.patient_orientation)
+    if gate.frontal_only and turned:
+        refuse(
+            "wrong_orientation",
+            "PatientOrientation is not L, F: the film is a side view, mirrored or turned, and left "
+            "and right would be taken for each other.",
+        )
     if (item.presentation_intent or "").upper() == "FOR PROCESSING":
         message = "These are the detector's raw data (FOR PROCESSING), not an image to read."
-        reasons.append(Reason(code="for_processing", message=message))
+        refuse("for_processing", message)
+    if (item.burned_in_annotation or "").upper() == "YES":
+        refuse("burned_in_text", "Text is burned into the image, by its own header's word.")
+    if (item.conversion_type or "").upper() in SCREENS:
+        refuse("screenshot", "The image was taken from a screen, a document or a video.")
     return reasons
 
 
-def _size_reasons(width: int, height: int) -> list[Reason]:
-    if min(width, height) >= MIN_PIXELS:
+def _size_reasons(width: int, height: int, gate: GateConfig) -> list[Reason]:
+    if min(width, height) >= gate.min_pixels:
         return []
-    message = f"The image has {width} x {height} pixels; at least {MIN_PIXELS} are needed."
+    message = f"The image has {width} x {height} pixels; at least {gate.min_pixels} are needed."
     return [Reason(code="too_small", message=message)]

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from medvlm.dicom.decode import decode_frame
 from medvlm.dicom.instance import Instance
-from medvlm.dicom.workers import in_worker
+from medvlm.dicom.workers import where_safe
 from medvlm.errors import InputError
 from medvlm.image.geometry import GridTransform, content_size, letterbox
-from medvlm.image.pixels import render, render_picture
+from medvlm.image.intensity import model_view
+from medvlm.image.pixels import render_picture
+
+# Of white: JPEG shifts the colours of grey pixels by some hundredths.
+COLOUR_NOISE = 0.12
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,7 @@ class ImageInput:
         file: the name shown to people.
         spacing: (row, column) in mm, the distance between neighbouring rows and columns.
         frame: counts from 0.
+        coloured: share of the pixels that are not grey, 0..1.
     """
 
     pixels: NDArray[np.float32] = field(repr=False)
@@ -37,6 +44,10 @@ class ImageInput:
     view_position: str | None = None
     patient_orientation: tuple[str, ...] = ()
     presentation_intent: str | None = None
+    laterality: str | None = None
+    burned_in_annotation: str | None = None
+    conversion_type: str | None = None
+    coloured: float = 0.0
     spacing: tuple[float, float] | None = None
 
     @property
@@ -78,13 +89,33 @@ def load_image(instance: Instance, frame: int = 0) -> ImageInput:
     Raises:
         InputError: the file is gone, or its pixels cannot be decoded; names the file.
     """
-    job = replace(instance, keep=()), frame
-    try:
-        # Bytes that no decoder touches can do no harm, and are quicker read here.
-        pixels = in_worker(_pixels, job) if instance.is_compressed else _pixels(job)
-    except InputError as error:
-        error.file = instance.file
-        raise
+    (image,) = load_images([instance], frame)
+    if isinstance(image, InputError):
+        raise image
+    return image
+
+
+def load_images(instances: Sequence[Instance], frame: int = 0) -> Iterator[ImageInput | InputError]:
+    """The same frame of many instances, in order, as they come; an error stands in its place.
+
+    Compressed files are decoded in worker processes, a few ahead of what is taken.
+    """
+    jobs = [(replace(instance, keep=()), frame) for instance in instances]
+    loaded = where_safe(_pixels, jobs, lambda job: job[0].is_compressed)
+    for instance, result in zip(instances, loaded, strict=True):
+        image: ImageInput | InputError
+        try:
+            image = result if isinstance(result, InputError) else _image(instance, frame, *result)
+        except InputError as error:  # it vanished before its digest was taken
+            image = error
+        if isinstance(image, InputError):
+            image.file = instance.file
+        yield image
+
+
+def _image(
+    instance: Instance, frame: int, pixels: NDArray[np.float32], coloured: float
+) -> ImageInput:
     return ImageInput(
         pixels=pixels,
         file=instance.file,
@@ -97,11 +128,27 @@ def load_image(instance: Instance, frame: int = 0) -> ImageInput:
         view_position=instance.view_position,
         patient_orientation=instance.patient_orientation,
         presentation_intent=instance.presentation_intent,
+        laterality=instance.laterality,
+        burned_in_annotation=instance.burned_in_annotation,
+        conversion_type=instance.conversion_type,
+        coloured=coloured,
         spacing=instance.pixel_spacing_mm,
     )
 
 
-def _pixels(job: tuple[Instance, int]) -> NDArray[np.float32]:
+def _pixels(job: tuple[Instance, int]) -> tuple[NDArray[np.float32], float]:
+    """The grey image, and the share of its pixels that are not grey."""
     instance, frame = job
     opened = instance.open()
-    return render_picture(opened) if isinstance(opened, Image.Image) else render(opened, frame)
+    if isinstance(opened, Image.Image):
+        return render_picture(opened), coloured_share(np.asarray(opened.convert("RGB")) / 255)
+    grey = model_view(opened, frame)
+    if instance.samples != 3:
+        return grey, 0.0
+    colours = decode_frame(opened, frame)
+    return grey, coloured_share(colours / (2.0 ** (8 * colours.dtype.itemsize) - 1))
+
+
+def coloured_share(colours: NDArray[np.floating]) -> float:
+    """Share of the pixels of [H, W, 3] in 0..1 whose channels differ by more than noise does."""
+    return float((np.ptp(colours, axis=2) > COLOUR_NOISE).mean())

@@ -21,7 +21,7 @@ from scipy import ndimage
 from medvlm.dicom.instance import Instance
 from medvlm.dicom.planes import Plane
 from medvlm.dicom.stack import Stack
-from medvlm.dicom.workers import in_workers
+from medvlm.dicom.workers import where_safe
 from medvlm.errors import InputError, Undecodable
 from medvlm.image.pixels import modality_values
 
@@ -226,9 +226,8 @@ def _decode(planes: Sequence[Plane]) -> Iterator[tuple[Array, str]]:
         for start in range(0, len(group), FRAMES_A_JOB):
             part = [replace(plane, instance=bare) for plane in group[start : start + FRAMES_A_JOB]]
             jobs.append((instance, part))
-    compressed = planes[0].instance.is_compressed
     parts = [part for _, part in jobs]
-    results = in_workers(_planes, parts) if compressed else map(_planes_or_error, parts)
+    results = where_safe(_planes, parts, lambda part: part[0].instance.is_compressed)
     for (instance, _), result in zip(jobs, results, strict=True):
         if isinstance(result, InputError):
             result.file = instance.file
@@ -245,13 +244,6 @@ def _planes(planes: list[Plane]) -> list[tuple[Array, str]]:
         tile = values[plane.top : plane.top + plane.rows, plane.left : plane.left + plane.columns]
         out.append((tile, unit))
     return out
-
-
-def _planes_or_error(planes: list[Plane]) -> list[tuple[Array, str]] | InputError:
-    try:
-        return _planes(planes)
-    except InputError as error:
-        return error
 
 
 @lru_cache(maxsize=1)  # the planes of one file are read one after another

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from medvlm.config import Config, ModelConfig
+from medvlm.config import Config, GateConfig, ModelConfig
 from medvlm.errors import CheckpointError, ConfigError
 from medvlm.findings import FINDINGS
 from medvlm.model.base_llm import BASE_LLM, base_llm_dir
@@ -72,6 +72,7 @@ class CheckpointConfig(Config):
     findings: tuple[str, ...] = FINDINGS
     attributes: tuple[str, ...] = ATTRIBUTES
     model: ModelConfig = ModelConfig()
+    gate: GateConfig = GateConfig()
     calibration: Calibration = Calibration()
     operating_points: OperatingPoints = OperatingPoints()
     constant_boxes: tuple[tuple[tuple[float, float, float, float], float], ...] = ()

@@ -1,0 +1,35 @@
+"""Stored pixels of many files as a stream: bounded memory, decoders in processes of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from medvlm.dicom.decode import decode_frame
+from medvlm.dicom.instance import Instance
+from medvlm.dicom.workers import where_safe
+from medvlm.errors import InputError, NotDicom
+
+
+def stored_frames(
+    instances: Sequence[Instance], frame: int = 0
+) -> Iterator[NDArray[Any] | InputError]:
+    """Stored values [rows, columns(, 3)] of one frame of each instance, in order, as they come.
+
+    An InputError stands in the place of what does not decode.
+    """
+    jobs = [(replace(instance, keep=()), frame) for instance in instances]
+    yield from where_safe(_stored, jobs, lambda job: job[0].is_compressed)
+
+
+def _stored(job: tuple[Instance, int]) -> NDArray[np.generic]:
+    instance, frame = job
+    opened = instance.open()
+    if not isinstance(opened, Dataset):
+        raise NotDicom("A picture has no stored values.", file=instance.file)
+    return decode_frame(opened, frame, file=instance.file)
