@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -28,10 +29,8 @@ from medvlm.dicom.read import read_inputs
 from medvlm.dicom.stream import stored_frames
 from medvlm.errors import InputError
 
-EIGHT = (
-    "Rows Columns SOPInstanceUID StudyInstanceUID SeriesInstanceUID PatientID Modality "
-    "ImagePositionPatient"
-).split()
+EIGHT = ("Rows", "Columns", "SOPInstanceUID", "StudyInstanceUID")
+EIGHT += ("SeriesInstanceUID", "PatientID", "Modality", "ImagePositionPatient")
 
 
 def best(methods: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
@@ -58,7 +57,11 @@ def linked(source: Path, folder: Path, count: int) -> list[Path]:
     images = [one.path for one in read_inputs(source).instances if one.is_dicom]
     names = [folder / f"{number:06d}.dcm" for number in range(count)]
     for number, name in enumerate(names):
-        os.symlink(images[number % len(images)].resolve(), name)
+        image = images[number % len(images)].resolve()
+        try:
+            name.hardlink_to(image)
+        except OSError:  # another disk
+            shutil.copy(image, name)
     return names
 
 
