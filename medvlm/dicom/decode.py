@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pydicom
@@ -24,6 +24,7 @@ from pydicom.uid import (
 )
 
 from medvlm.dicom.codestream import codestream_size
+from medvlm.dicom.header import AnyDataset, Elements
 from medvlm.dicom.limits import limits
 from medvlm.errors import (
     InputError,
@@ -85,7 +86,7 @@ def pixel_bytes(ds: Dataset) -> int | None:
     return max(lengths, default=None)
 
 
-def check_pixels(ds: Dataset, have: int | None, *, file: str | None = None) -> None:
+def check_pixels(ds: AnyDataset, have: int | None, *, file: str | None = None) -> None:
     """Check, without decoding, that the pixel data are there, whole and of a sensible size.
 
     Args:
@@ -97,7 +98,7 @@ def check_pixels(ds: Dataset, have: int | None, *, file: str | None = None) -> N
         NoPixels, TruncatedPixels, TooLarge, Undecodable.
     """
     if have is None:
-        if _last_element_is_short(ds):
+        if isinstance(ds, Dataset) and _last_element_is_short(ds):
             raise TruncatedPixels("The file ends inside its header.", file=file, remedy=_RESEND)
         uid = str(header_value(ds, "SOPClassUID") or "")
         # Only a name from the standard: the header's own text could be anything.
@@ -109,7 +110,7 @@ def check_pixels(ds: Dataset, have: int | None, *, file: str | None = None) -> N
         if rows < 1 or columns < 1:
             raise Undecodable(f"The image has {rows} rows and {columns} columns.", file=file)
         _refuse_large_frame(rows, columns, file)
-        need = get_expected_length(ds)
+        need = get_expected_length(cast(Dataset, ds))
         if ds.file_meta.TransferSyntaxUID.is_encapsulated:
             refuse_expansion(need, have, file)
         elif have < need:
@@ -210,8 +211,10 @@ def typed_errors(file: str | None) -> Iterator[None]:
         ) from error
 
 
-def header_value(ds: Dataset, keyword: str) -> Any:
+def header_value(ds: AnyDataset, keyword: str) -> Any:
     """The element's value, or None where it is absent, empty or cannot be read."""
+    if isinstance(ds, Elements) and keyword not in ds:
+        return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -11,6 +11,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from medvlm.dicom.decode import header_value
+from medvlm.dicom.header import AnyDataset
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 
@@ -40,7 +41,7 @@ KEYWORDS = (
 )
 
 
-def dicom_facts(ds: Dataset) -> dict[str, Any]:
+def dicom_facts(ds: AnyDataset) -> dict[str, Any]:
     """The fields of an `Instance` that the header of an image fills."""
     between = spacing(ds)
     return {
@@ -86,7 +87,7 @@ def patient_pseudonym(patient_id: str | None, issuer: str | None = None) -> str 
     return hmac.new(key.encode(), identified.encode("utf-8", "replace"), "sha256").hexdigest()[:12]
 
 
-def text(ds: Dataset, keyword: str) -> str | None:
+def text(ds: AnyDataset, keyword: str) -> str | None:
     """The value as printable text without padding, or None."""
     value = header_value(ds, keyword)
     if value is None:
@@ -94,7 +95,7 @@ def text(ds: Dataset, keyword: str) -> str | None:
     return "".join(char for char in str(value) if char.isprintable()).strip() or None
 
 
-def uid(ds: Dataset, keyword: str) -> str | None:
+def uid(ds: AnyDataset, keyword: str) -> str | None:
     """A UID (digits and dots, at most 64 characters), or None for anything else.
 
     Leading zeros, wrong but common, are let through.
@@ -108,13 +109,13 @@ def is_uid(value: str) -> bool:
     return len(value) <= 64 and _UID.fullmatch(value) is not None
 
 
-def words(ds: Dataset, keyword: str) -> tuple[str, ...]:
+def words(ds: AnyDataset, keyword: str) -> tuple[str, ...]:
     """Every one of the values as text; empty where there is none."""
     value = header_value(ds, keyword)
     return () if value is None else (value,) if isinstance(value, str) else tuple(map(str, value))
 
 
-def integer(ds: Dataset, keyword: str) -> int | None:
+def integer(ds: AnyDataset, keyword: str) -> int | None:
     """The value as a whole number, or None."""
     try:
         return int(header_value(ds, keyword))
@@ -122,7 +123,7 @@ def integer(ds: Dataset, keyword: str) -> int | None:
         return None
 
 
-def numbers(ds: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
+def numbers(ds: AnyDataset, keyword: str, count: int) -> tuple[float, ...] | None:
     """`count` finite numbers, or None."""
     try:
         numbers = tuple(float(number) for number in header_value(ds, keyword))
@@ -131,7 +132,7 @@ def numbers(ds: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
     return numbers if len(numbers) == count and all(map(math.isfinite, numbers)) else None
 
 
-def spacing(ds: Dataset) -> tuple[float, ...] | None:
+def spacing(ds: AnyDataset) -> tuple[float, ...] | None:
     """(row, column) in mm; for a projection without a calibration, at the detector."""
     measures: Any = ds
     for keyword in ("SharedFunctionalGroupsSequence", "PixelMeasuresSequence"):
@@ -145,7 +146,7 @@ def spacing(ds: Dataset) -> tuple[float, ...] | None:
     return found if found and min(found) > 0 else None
 
 
-def meaning(ds: Dataset, keyword: str) -> str | None:
+def meaning(ds: AnyDataset, keyword: str) -> str | None:
     """The words of the first code in a code sequence, in capitals."""
     items = header_value(ds, keyword)
     said = text(items[0], "CodeMeaning") if items else None

@@ -1,20 +1,24 @@
 """Reads of a DICOM file's header only the elements that are asked for, and no pixels.
 
 A reading room's folder holds ten thousand files, and building a data set of each takes longer than
-reading it. This walks over the elements' lengths and hands the few that matter to pydicom, which
-converts them as ever: the values are pydicom's own. Whatever is not the plain, healthy kind of
-file (no preamble, big endian, deflated, lengths that do not fit) is left to pydicom altogether.
+reading it. This walks over the elements' lengths and keeps the few that matter; their values are
+equal to pydicom's (a test compares them over all files at hand). Whatever is not the plain, healthy
+kind of file (no preamble, big endian, deflated, lengths that do not fit) is left to pydicom.
 """
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from struct import Struct
+from typing import Any
 
 from pydicom.charset import default_encoding
-from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.tag import BaseTag
 from pydicom.uid import (
@@ -22,6 +26,7 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
     ImplicitVRLittleEndian,
 )
+from pydicom.valuerep import IS
 
 from medvlm.dicom.limits import limits
 from medvlm.errors import TooDeep
@@ -33,8 +38,15 @@ _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
 _CHARACTER_SET, _TRANSFER_SYNTAX = 0x00080005, 0x00020010
+_META = frozenset({_TRANSFER_SYNTAX, 0x00020002, 0x00020003})  # and the SOP class and instance
+_PLAIN_VRS = frozenset(["AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "SH", "TM", "UI"])
+_PLAIN_NUMBERS = {
+    "DS": re.compile(r" *[-+]?[0-9]+(\.[0-9]*)?( *\\ *[-+]?[0-9]+(\.[0-9]*)?)*").fullmatch,
+    "IS": re.compile(r" *[-+]?[0-9]{1,9}( *\\ *[-+]?[0-9]{1,9})*").fullmatch,
+}
 _short = Struct("<HH2sH").unpack_from  # group, element, VR, length
 _long = Struct("<I").unpack_from
+_one_short = Struct("<H").unpack
 _implicit = Struct("<HHI").unpack_from  # group, element, length
 
 
@@ -45,12 +57,79 @@ class Header:
     `pixel_bytes` is what is in the file, not what it declares; None where there are no pixels.
     """
 
-    ds: Dataset
+    ds: Elements | Dataset
     pixel_bytes: int | None
 
 
-def read_header(path: str | os.PathLike[str], wanted: Collection[int]) -> Header | None:
-    """The elements whose tags are `wanted`; None if the file is for pydicom to judge.
+class Elements:
+    """Elements as read, converted when asked for: the reading half of a `Dataset`.
+
+    Plain text and single numbers, nearly all there is, are converted here, everything else by
+    pydicom. Decimal strings stay strings.
+    """
+
+    def __init__(self, found: dict[int, RawDataElement], ds: Dataset, meta: FileMetaDataset):
+        self._found = found
+        self._ds = ds
+        self.file_meta = meta
+
+    def get(self, keyword: str, default: Any = None) -> Any:
+        """The element's value; `default` where it is absent. Raises whatever pydicom does."""
+        raw = self._found.get(_tag(keyword))
+        if raw is None:
+            return default
+        value = _plain(raw)
+        return self._ds.get(keyword, default) if value is None else value
+
+    def __contains__(self, keyword: str) -> bool:
+        return _tag(keyword) in self._found
+
+    def __getattr__(self, keyword: str) -> Any:
+        value = self.get(keyword)
+        if value is None:
+            raise AttributeError(keyword)
+        return value
+
+
+AnyDataset = Dataset | Elements
+
+
+@functools.cache
+def _tag(keyword: str) -> int:
+    return int(tag_for_keyword(keyword) or 0)
+
+
+@functools.cache
+def _dictionary_vr(tag: int) -> str:
+    return dictionary_VR(tag)
+
+
+def _plain(raw: RawDataElement) -> Any:
+    """The value of an ASCII text or a single short; None where pydicom has to see to it."""
+    vr, value = raw.VR or _dictionary_vr(int(raw.tag)), raw.value
+    if not value:
+        return None
+    if vr == "US":
+        return _one_short(value)[0] if len(value) == 2 else None
+    if vr not in _PLAIN_VRS or not value.isascii() or b"\x1b" in value:
+        return None
+    text = value.decode("ascii").rstrip("\0 ")
+    if vr in ("DS", "IS"):
+        # Only what Python reads as pydicom does; pydicom judges the rest.
+        if not _PLAIN_NUMBERS[vr](text):
+            return None
+        numbers = [IS(part.strip()) if vr == "IS" else part.strip() for part in text.split("\\")]
+        return numbers if len(numbers) > 1 else numbers[0]
+    parts = [part.strip() for part in text.split("\\")]
+    return parts if len(parts) > 1 else parts[0]
+
+
+def read_header(
+    path: str | os.PathLike[str], wanted: Collection[int]
+) -> tuple[bytes, Header | None]:
+    """The file's first 132 bytes, and its elements whose tags are `wanted`.
+
+    The header is None if the file is for pydicom to judge.
 
     Raises:
         OSError: the file cannot be read.
@@ -58,9 +137,12 @@ def read_header(path: str | os.PathLike[str], wanted: Collection[int]) -> Header
     """
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     try:
-        return _Walk(descriptor).header(wanted)
-    except (_Unusual, IndexError):
-        return None
+        walk = _Walk(descriptor)
+        head = walk.data[:132]
+        try:
+            return head, walk.header(wanted)
+        except (_Unusual, IndexError):
+            return head, None
     finally:
         os.close(descriptor)
 
@@ -81,33 +163,48 @@ class _Walk:
     def header(self, wanted: Collection[int]) -> Header:
         if self.data[128:132] != b"DICM":
             raise _Unusual
-        meta, end = self._elements(132, {_TRANSFER_SYNTAX, 0x00020002, 0x00020003}, False, True)
+        meta, end = self._elements(132, _META, False, True)
         ds_meta = FileMetaDataset()
         ds_meta._dict.update(meta)  # raw elements; the public way would convert them
-        syntax = ds_meta.get("TransferSyntaxUID")
-        if syntax is None or syntax in (DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian):
+        syntax = _plain(meta[_TRANSFER_SYNTAX]) if _TRANSFER_SYNTAX in meta else None
+        if syntax in (None, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian):
             raise _Unusual
         implicit = syntax == ImplicitVRLittleEndian
         found, end = self._elements(end, {_CHARACTER_SET, *wanted}, implicit, False)
+        if not found:
+            raise _Unusual
         ds = Dataset(found)
         encoding: str | list[str] = default_encoding
         if _CHARACTER_SET in found:
             encoding = ds[_CHARACTER_SET].value or encoding
         ds.set_original_encoding(implicit, True, encoding)
         ds.file_meta = ds_meta
-        if not found:
-            raise _Unusual
-        return Header(ds, self._pixel_bytes(end, implicit))
+        return Header(Elements(found, ds, ds_meta), self._pixel_bytes(end, implicit))
 
     def _elements(
         self, start: int, wanted: Collection[int], implicit: bool, meta: bool
-    ) -> tuple[dict[BaseTag, DataElement | RawDataElement], int]:
+    ) -> tuple[dict[Any, Any], int]:
         """The wanted elements from `start` on, and where pixel data or the end begin."""
-        found: dict[BaseTag, DataElement | RawDataElement] = {}
-        position, previous = start, 0
-        while position < self.size:
-            tag, vr, length, value = self._element(position, implicit)
-            if tag in _PIXELS or (meta and tag >> 16 != 2):
+        found: dict[Any, Any] = {}
+        position, previous, size = start, 0, self.size
+        while position < size:
+            # Written out and not called: this runs for every element of every file.
+            at = position - self.base
+            if at < 0 or at + 12 > len(self.data):
+                at = self._at(position, 12)
+            if implicit:
+                group, element, length = _implicit(self.data, at)
+                vr, value = None, position + 8
+            else:
+                group, element, vr, length = _short(self.data, at)
+                value = position + 8
+                if vr not in _SHORT_VRS:
+                    if vr not in _LONG_VRS:
+                        raise _Unusual
+                    (length,) = _long(self.data, at + 8)
+                    value = position + 12
+            tag = group << 16 | element
+            if tag in _PIXELS or (meta and group != 2):
                 break
             if tag <= previous:
                 raise _Unusual  # elements stand in ascending order; pydicom sorts out the rest
@@ -118,10 +215,10 @@ class _Walk:
                 end, position = self._skip_sequence(value, implicit)
             else:
                 end = position = value + length
-            if position > self.size:
+            if position > size:
                 raise _Unusual
             if tag in wanted:
-                found[BaseTag(tag)] = RawDataElement(
+                found[tag] = RawDataElement(
                     BaseTag(tag),
                     vr.decode("ascii") if vr else None,
                     end - value,

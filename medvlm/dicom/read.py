@@ -5,6 +5,7 @@ One broken file never harms the others: what cannot be read is listed as refused
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -121,9 +122,7 @@ def read_instance(found: Found | Path) -> Instance:
     if isinstance(found, Path):
         found = Found(found, str(found))
     try:
-        with found.path.open("rb") as stream:
-            head = stream.read(132)
-        header = read_header(found.path, WANTED) if head.endswith(b"DICM") else None
+        head, header = read_header(found.path, WANTED)
     except InputError as error:
         error.file = found.name
         raise
@@ -195,10 +194,22 @@ def _find_once(paths: Iterable[Path], but: Path | None) -> tuple[list[Found], li
             if isinstance(item, InputError):
                 refused[Refused.because(item, str(path))] = None
                 continue
-            path_on_disk = os.path.realpath(item.path)
+            path_on_disk = real_path(item.path)
             if not (inside and results and Path(path_on_disk).is_relative_to(results)):
                 found.setdefault(path_on_disk, item)
     return list(found.values()), list(refused)
+
+
+def real_path(path: Path) -> str:
+    """`os.path.realpath`, which asks for every folder on the way again, once for each folder."""
+    if path.is_symlink():
+        return os.path.realpath(path)
+    return f"{_real_folder(path.parent)}/{path.name}"
+
+
+@functools.lru_cache(maxsize=64)
+def _real_folder(folder: Path) -> str:
+    return os.path.realpath(folder)
 
 
 def _picture(found: Found) -> Instance:
