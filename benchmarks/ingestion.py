@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from pydicom.pixels import pixel_array
-from pydicom.uid import JPEG2000Lossless, RLELossless
+from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from medvlm.dicom.instance import Instance
 from medvlm.dicom.read import read_inputs
@@ -31,6 +31,9 @@ from medvlm.errors import InputError
 
 EIGHT = ("Rows", "Columns", "SOPInstanceUID", "StudyInstanceUID")
 EIGHT += ("SeriesInstanceUID", "PatientID", "Modality", "ImagePositionPatient")
+SYNTAXES = {"jpeg2000": JPEG2000Lossless, "jpegls": JPEGLSLossless, "rle": RLELossless}
+# JPEG lossless, baseline and extended, JPEG 2000, of pydicom and pydicom-data.
+REAL = ("JPGLosslessP14SV1_1s_1f_8b.dcm", "SC_rgb_jpeg_gdcm.dcm", "RG1_J2KR.dcm", "MR2_J2KI.dcm")
 
 
 def best(methods: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
@@ -122,11 +125,19 @@ def synthetic(folder: Path, kind: str, count: int) -> list[Instance]:
         ds.PixelData = pixels.tobytes()
         ds.SOPInstanceUID = f"1.2.3.{number}"
         ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
-        if kind != "raw":
-            syntax = JPEG2000Lossless if kind == "jpeg2000" else RLELossless
-            ds.compress(syntax, generate_instance_uid=False)
+        if kind in SYNTAXES:
+            ds.compress(SYNTAXES[kind], generate_instance_uid=False)
         ds.save_as(folder / kind / f"{number:04d}.dcm")
     return read_inputs(folder / kind).instances
+
+
+def repeated(folder: Path, file: str, count: int) -> list[Instance]:
+    """A real compressed file under many names."""
+    target = folder / Path(file).stem
+    target.mkdir()
+    for number in range(count):
+        shutil.copy(pydicom.data.get_testdata_file(file), target / f"{number}.dcm")
+    return read_inputs(target).instances
 
 
 def main() -> None:
@@ -140,9 +151,10 @@ def main() -> None:
         folder = Path(name) / "scan"
         folder.mkdir()
         scan(folder, linked(given.folder, folder, given.files), given.repeats)
-        decode("decode, JPEG 2000", synthetic(Path(name), "jpeg2000", 120), given.repeats)
-        decode("decode, RLE", synthetic(Path(name), "rle", 120), given.repeats)
-        decode("decode, raw", synthetic(Path(name), "raw", 400), given.repeats)
+        for kind, count in (("jpeg2000", 120), ("jpegls", 120), ("rle", 400), ("raw", 400)):
+            decode(f"decode, {kind}", synthetic(Path(name), kind, count), given.repeats)
+        for file in REAL:
+            decode(f"decode, {file}", repeated(Path(name), file, 60), given.repeats)
 
 
 if __name__ == "__main__":

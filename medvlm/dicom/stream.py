@@ -15,6 +15,8 @@ from medvlm.dicom.instance import Instance
 from medvlm.dicom.workers import where_safe
 from medvlm.errors import InputError, NotDicom
 
+BYTES_AT_ONCE, MOST_AT_ONCE = 4 << 20, 16
+
 
 def stored_frames(
     instances: Sequence[Instance], frame: int = 0
@@ -24,7 +26,13 @@ def stored_frames(
     An InputError stands in the place of what does not decode.
     """
     jobs = [(replace(instance, keep=()), frame) for instance in instances]
-    yield from where_safe(_stored, jobs, lambda job: job[0].is_compressed)
+    yield from where_safe(_stored, jobs, lambda job: job[0].is_compressed, chunk(instances))
+
+
+def chunk(instances: Sequence[Instance]) -> int:
+    """How many frames to decode at once: a few megabytes, so that no process waits for its next."""
+    largest = max((one.rows * one.columns * one.samples * 2 for one in instances), default=1)
+    return max(1, min(MOST_AT_ONCE, BYTES_AT_ONCE // largest))
 
 
 def _stored(job: tuple[Instance, int]) -> NDArray[np.generic]:
