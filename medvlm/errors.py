@@ -9,7 +9,8 @@ MedVLMError
 │   ├── Undecodable       undecodable
 │   ├── UnsafeArchive     unsafe_archive
 │   ├── TooLarge          too_large
-│   └── TooDeep           too_deep
+│   ├── TooDeep           too_deep
+│   └── RefusedByPolicy   refused_by_policy
 ├── ConfigError           config
 ├── DataSetError          data_set
 ├── DataCardError         data_card
@@ -110,6 +111,12 @@ class TooDeep(InputError):
     """Folders or archives nested too deeply."""
 
     code = "too_deep"
+
+
+class RefusedByPolicy(InputError):
+    """It may hold what identifies a patient where nothing here can find or remove it."""
+
+    code = "refused_by_policy"
 
 
 class ConfigError(MedVLMError):

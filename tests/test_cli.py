@@ -159,7 +159,8 @@ def test_inspect_counts_every_file(medvlm, bad_files: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["inspect", "draft", "ask", "evaluate", "pretrain", "train", "release", "app"]
+    "command",
+    ["inspect", "draft", "ask", "deidentify", "evaluate", "pretrain", "train", "release", "app"],
 )
 def test_help(medvlm, command: str) -> None:
     run = medvlm(command, "--help")

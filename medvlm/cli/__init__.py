@@ -12,6 +12,7 @@ import typer
 
 from medvlm.cli.ask import ask
 from medvlm.cli.common import report_error
+from medvlm.cli.deidentify import deidentify
 from medvlm.cli.draft import demo, draft
 from medvlm.cli.evaluate import evaluate
 from medvlm.cli.inspect import inspect
@@ -27,7 +28,7 @@ application = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (inspect, draft, ask, evaluate, pretrain, train, release, demo):
+for command in (inspect, draft, ask, deidentify, evaluate, pretrain, train, release, demo):
     application.command()(command)
 application.command("app")(page)
 application.add_typer(model, name="model")
