@@ -103,10 +103,12 @@ class GateConfig(Config):
 class ModelConfig(Config):
     """All that is needed to build the model before its weights are loaded.
 
-    `scales`: further image sizes at which findings and attributes are read, and averaged.
+    `second`: another encoder that only reads findings, for a second opinion. `scales`: further
+    image sizes at which findings and attributes are read, and averaged.
     """
 
     encoder: EncoderConfig = EncoderConfig()
+    second: EncoderConfig | None = None
     connector: ConnectorConfig = ConnectorConfig()
     lora: LoraSettings = LoraSettings()
     scales: tuple[Annotated[int, Field(ge=32, multiple_of=32)], ...] = ()
@@ -159,11 +161,15 @@ class StageConfig(Config):
 
 
 class TrainConfig(Config):
-    """Alignment: connector warm-up on its probe, then connector alone, then connector + LoRA."""
+    """Alignment: connector warm-up on its probe, then connector alone, then connector + LoRA.
+
+    `vision`, `second`: folders of `medvlm pretrain` with the weights of the model's encoders.
+    """
 
     out: Path
     data: DataConfig
     vision: Path
+    second: Path | None = None
     model: ModelConfig = ModelConfig()
     warm_up: StageConfig
     stage1: StageConfig

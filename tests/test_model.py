@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -187,3 +189,25 @@ def test_findings_are_the_mean_of_two_readings(model: VisionLanguageModel) -> No
     sight = model.sight(look.features)
     second = model.probe(sight.tokens.mean(dim=1))[:, : look.findings.shape[1]]
     torch.testing.assert_close(model.findings(look, sight), (look.findings + second) / 2)
+
+
+def test_a_second_reader_counts_as_much_as_the_first(tiny_language: Path) -> None:
+    torch.manual_seed(0)
+    both = TINY.model_copy(update={"second": TINY.encoder, "scales": (32,)})
+    model = VisionLanguageModel(both, tiny_language).eval()
+    assert model.second is not None
+    images = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    small = F.interpolate(images, (32, 32), mode="bilinear", antialias=True)
+    with torch.no_grad():
+        look = model.look(images)
+        readings = [reader(x) for x in (images, small) for reader in (_first(model), model.second)]
+        torch.testing.assert_close(look.findings, torch.stack(readings).mean(dim=0))
+        sight = model.sight(look.features)
+        probe = model.probe(sight.tokens.mean(dim=1))[:, : look.findings.shape[1]]
+        expected = (2 * look.findings + probe) / 3
+        torch.testing.assert_close(model.findings(look, sight), expected)
+    assert "second" in {name.split(".")[0] for name in trained_weights(model)}
+
+
+def _first(model: VisionLanguageModel) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda images: model.vision.classify(images)[0]

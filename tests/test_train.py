@@ -79,6 +79,23 @@ def test_from_pictures_to_a_released_checkpoint(data: Path, tmp_path: Path) -> N
     assert {"loss", "probe_loss", "closed", "closed_swapped"} <= set(log[-1])
 
 
+@pytest.mark.usefixtures("no_imagenet", "tiny")
+def test_a_second_reader_travels_in_the_checkpoint(data: Path, tmp_path: Path) -> None:
+    pretrain(pretrain_config(data, tmp_path))
+    model = TINY.model_copy(update={"second": TINY.encoder})
+    never = StageConfig(epochs=0, learning_rate=1e-3)
+    config = train_config(data, tmp_path).model_copy(
+        update={"model": model, "warm_up": never, "stage1": never, "stage2": never}
+    )
+    with pytest.raises(ConfigError, match="second"):
+        align(config, "tiny", "0.1")
+    config = config.model_copy(update={"second": tmp_path / "pretrain"})
+    loaded = load_checkpoint(str(align(config, "tiny", "0.1"))).model
+    assert loaded.second is not None
+    images = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(loaded.second(images), loaded.vision(images).findings)
+
+
 @pytest.mark.usefixtures("no_imagenet")
 def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

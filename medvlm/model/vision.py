@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -66,3 +66,20 @@ class VisionModel(nn.Module):
             attributes=self.attributes(features.coarse.mean(dim=(2, 3))),
             dense=self.dense(features),
         )
+
+
+class SecondReader(nn.Module):
+    """Another encoder with a finding classifier: what two readers see alike is more likely true.
+
+    Ensembles of networks that were trained apart err apart (Lakshminarayanan et al., NeurIPS 2017).
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.encoder = Encoder(config)
+        self.classifier = FindingClassifier(self.encoder.channels, len(FINDINGS))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of findings [B, F] of `images` [B, 1, size, size] in 0..1."""
+        findings, _ = self.classifier(self.encoder(images))
+        return cast(Tensor, findings)

@@ -16,7 +16,7 @@ from medvlm.model.connector import CAbstractor
 from medvlm.model.encoder import Features
 from medvlm.model.heads import ATTRIBUTES
 from medvlm.model.language import LanguageModel, Sequences, Turn
-from medvlm.model.vision import Look, VisionModel
+from medvlm.model.vision import Look, SecondReader, VisionModel
 
 
 class Sight(NamedTuple):
@@ -41,6 +41,7 @@ class VisionLanguageModel(nn.Module):
         super().__init__()
         self.config = config
         self.vision = VisionModel(config.encoder)
+        self.second = SecondReader(config.second) if config.second else None
         self.language = LanguageModel(llm, config.lora)
         self.connector = CAbstractor(
             config.connector, self.vision.encoder.channels, self.language.width
@@ -50,16 +51,20 @@ class VisionLanguageModel(nn.Module):
     def look(self, images: Tensor) -> Look:
         """The encoder and its heads over `images` [B, 1, size, size] in 0..1.
 
-        Logits of findings and attributes are means over the image's own size and `scales`; features
-        and maps are those of the image's own size.
+        Logits of findings and attributes are means over the image's own size and `scales`, and over
+        both encoders where there is a second; features and maps are the first's at the own size.
         """
         look: Look = self.vision(images)
         findings, attributes = [look.findings], [look.attributes]
+        if self.second is not None:
+            findings.append(self.second(images))
         for size in self.config.scales:
             resized = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
             own_findings, own_attributes = self.vision.classify(resized)
             findings.append(own_findings)
             attributes.append(own_attributes)
+            if self.second is not None:
+                findings.append(self.second(resized))
         return look._replace(
             findings=torch.stack(findings).mean(dim=0),
             attributes=torch.stack(attributes).mean(dim=0),
@@ -70,10 +75,13 @@ class VisionLanguageModel(nn.Module):
         return Sight(*self.connector(features))
 
     def findings(self, look: Look, sight: Sight) -> Tensor:
-        """Logits [B, F]: the mean of the classifier's reading of the maps and the probe's of the
-        tokens, which err differently."""
-        second = self.probe(sight.tokens.mean(dim=1))[:, : len(FINDINGS)]
-        return (look.findings + second) / 2
+        """Logits [B, F]: the mean of all readings of the findings, which err differently.
+
+        Each encoder's classifier reads its maps, the probe the visual tokens.
+        """
+        probe = self.probe(sight.tokens.mean(dim=1))[:, : len(FINDINGS)]
+        encoders = 1 if self.second is None else 2
+        return (encoders * look.findings + probe) / (encoders + 1)
 
     def sequences(self, sight: Sight, turns: Sequence[Sequence[Turn]]) -> Sequences:
         """Trees of `turns[b]` over image b of `sight`, region tokens in place."""

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from medvlm.config import EncoderConfig, StageConfig, TrainConfig
-from medvlm.errors import CheckpointError
+from medvlm.errors import CheckpointError, ConfigError
 from medvlm.model.base_llm import base_llm_dir
 from medvlm.model.checkpoint import CheckpointConfig, save_checkpoint, sha256_of
 from medvlm.model.vlm import Sight, VisionLanguageModel
@@ -58,6 +58,7 @@ class _Run:
         self.per_epoch = {str(kind): n for kind, n in config.data.per_epoch.items()}
         self.model = VisionLanguageModel(config.model, base_llm_dir(llm_path))
         key = _load_vision(self.model, config.vision)
+        _load_second(self.model, config.second)
         self.model.to(self.device)
         self.model.vision.eval().requires_grad_(False)
         self.asker = Asker.build(self.questions, config.model.encoder.size)
@@ -196,20 +197,36 @@ class _Run:
 
 def _load_vision(model: VisionLanguageModel, folder: Path) -> str:
     """Loads the pretrained encoder strictly and returns its sha256."""
+    path = _pretrained(folder, model.config.encoder, "model.encoder")
+    model.vision.load_state_dict(load_file(path), strict=True)
+    return sha256_of(path)
+
+
+def _load_second(model: VisionLanguageModel, folder: Path | None) -> None:
+    """Loads the second reader's encoder and classifier, if the model has one."""
+    if model.second is None or model.config.second is None:
+        return
+    if folder is None:
+        raise ConfigError("model.second has no weights", remedy="name their folder as `second`")
+    weights = load_file(_pretrained(folder, model.config.second, "model.second"))
+    wanted = model.second.state_dict()
+    model.second.load_state_dict({name: weights[name] for name in wanted}, strict=True)
+
+
+def _pretrained(folder: Path, config: EncoderConfig, key: str) -> Path:
+    """The weights that `medvlm pretrain` left in the folder, if they are of this encoder."""
     path = folder / "vision.safetensors"
     if not path.is_file():
         raise CheckpointError(
             "pretrained encoder is missing", file=str(path), remedy="run `medvlm pretrain` first"
         )
-    trained = EncoderConfig.from_yaml(folder / "encoder.yaml")
-    if trained != model.config.encoder:
+    if EncoderConfig.from_yaml(folder / "encoder.yaml") != config:
         raise CheckpointError(
             "the encoder was pretrained with other settings",
             file=str(folder / "encoder.yaml"),
-            remedy="copy them into model.encoder of the configuration",
+            remedy=f"copy them into {key} of the configuration",
         )
-    model.vision.load_state_dict(load_file(path), strict=True)
-    return sha256_of(path)
+    return path
 
 
 def _rate(step: int, total: int, warm_up: int = 30) -> float:
