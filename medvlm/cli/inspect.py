@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from medvlm.cli.common import AsJson, Inputs, print_json, read_with_progress
+from medvlm.dicom.files import printable
 from medvlm.dicom.inspect import inspect_reading
 from medvlm.dicom.stack import count
 
@@ -27,39 +25,38 @@ def inspect(inputs: Inputs, as_json: AsJson = False) -> None:
 
 
 def _print(inspection: dict[str, Any]) -> None:
-    # Names of files and words of headers are not markup, and a pipe is no narrow terminal.
-    out = Console(markup=False, highlight=False, soft_wrap=True)
     studies, refused = inspection["studies"], inspection["refused"]
     images = sum(series["instances"] for study in studies for series in study["series"])
-    out.print(
+    typer.echo(
         f"{count(images, 'image')} in {count(len(studies), 'study', 'studies')} of "
         f"{count(len(inspection['patients']), 'patient')}; {count(len(refused), 'file')} refused"
     )
     for study in studies:
-        out.print(f"\nstudy {study['study_instance_uid'] or '(no UID)'}")
-        out.print(_series_table(study["series"]))
+        typer.echo(f"\nstudy {study['study_instance_uid'] or '(no UID)'}")
+        for line in _series_table(study["series"]):
+            typer.echo(line)
         for number, series in enumerate(study["series"], 1):
             for one in series["problems"]:
-                out.print(f"  series {number}: {one['message']} [{one['code']}, {one['action']}]")
+                message = printable(one["message"])
+                typer.echo(f"  series {number}: {message} [{one['code']}, {one['action']}]")
     if refused:
-        out.print("\nrefused")
+        typer.echo("\nrefused")
         for item in refused:
-            out.print(f"  {item['file']}: {item['message']} [{item['code']}]")
+            typer.echo(f"  {printable(item['file'])}: {item['message']} [{item['code']}]")
 
 
-def _series_table(several: list[dict[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in ("  series", "modality", "images", "volume", "spacing (mm)", "axes", "problems"):
-        table.add_column(name, no_wrap=True)
+def _series_table(several: list[dict[str, Any]]) -> list[str]:
+    """Lines of columns as wide as they have to be: nothing is cut off in a pipe."""
+    rows = [("series", "modality", "images", "volume", "spacing (mm)", "axes", "problems")]
     for number, series in enumerate(several, 1):
-        cells = [f"  {number}", series["modality"] or "-", str(series["instances"])]
-        volumes = series["volumes"] or [None]
-        problems = len(series["problems"])
-        for row, volume in enumerate(volumes):
-            own = cells if row == 0 else ["", "", ""]
-            end = str(problems or "-") if row == 0 else ""
-            table.add_row(*map(Text, [*own, *_volume(volume), end]))
-    return table
+        modality = printable(series["modality"] or "-")
+        own = (str(number), modality, str(series["instances"]))
+        problems = str(len(series["problems"]) or "-")
+        for volume in series["volumes"] or [None]:
+            rows.append((*own, *_volume(volume), problems))
+            own, problems = ("", "", ""), ""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def _volume(volume: dict[str, Any] | None) -> tuple[str, str, str]:
