@@ -11,6 +11,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import pytest
 
 from medvlm.dicom.limits import limits
+from medvlm.dicom.workers import end_resting
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -59,12 +60,16 @@ SetLimit = Callable[[str, float], None]
 
 @pytest.fixture
 def set_limit(monkeypatch: pytest.MonkeyPatch) -> Iterator[SetLimit]:
-    """Sets one of `medvlm.dicom.limits` for the test; workers started before keep theirs."""
+    """Sets one of `medvlm.dicom.limits` for the test, in this process and in its workers."""
+
+    def forget() -> None:
+        limits.cache_clear()
+        end_resting()
 
     def set_one(name: str, value: float) -> None:
         monkeypatch.setenv(f"MEDVLM_LIMIT_{name.upper()}", str(value))
-        limits.cache_clear()
+        forget()
 
     yield set_one
     monkeypatch.undo()
-    limits.cache_clear()
+    forget()

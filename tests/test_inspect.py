@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from typer.testing import CliRunner
 
@@ -159,6 +160,72 @@ def test_what_becomes_of_an_irregular_series(
     series = inspected(slices, tmp_path)
     assert [f"{one['code']} {one['action']}" for one in series["problems"]] == found
     assert (series["volume"] or {"shape": None})["shape"] == shape
+
+
+def two_kernels(slices: list[Dataset]) -> None:
+    """The same places and numbers twice, the kernel alone tells them apart."""
+    slices += ct_slices()
+    for number, ds in enumerate(slices):
+        ds.ConvolutionKernel = "AB"[number // 6]
+        ds.PixelData = (ramp(20, 24, np.int16) + number // 6).tobytes()
+
+
+def numbered_alike(slices: list[Dataset]) -> None:
+    """The same places and numbers twice, and nothing tells which goes with which."""
+    slices += ct_slices()
+    for number, ds in enumerate(slices):
+        ds.PixelData = (ramp(20, 24, np.int16) + number // 6).tobytes()
+
+
+def creeping(slices: list[Dataset]) -> None:
+    """Gaps each within the tolerance, whose sum is not."""
+    slices += ct_slices(60)[6:]
+    height = 0.0
+    for number, ds in enumerate(slices):
+        ds.ImagePositionPatient = [0, 0, height]
+        height += 2.5 if number < 30 else 2.6
+
+
+def second_moved(slices: list[Dataset]) -> None:
+    """The second acquisition was taken 40 mm beside the first."""
+    slices += ct_slices()
+    for number, ds in enumerate(slices):
+        ds.AcquisitionNumber = 1 + number // 6
+        if number >= 6:
+            ds.ImagePositionPatient = [40, 0, 2.5 * (number - 6)]
+
+
+def one_echo_in_two_forms(slices: list[Dataset]) -> None:
+    slices += ct_slices()
+    for number, ds in enumerate(slices):
+        ds["EchoTime"] = DataElement("EchoTime", "DS", ["10", "10.0"][number % 2])
+        ds.InstanceNumber = number
+        ds.PixelData = (ramp(20, 24, np.int16) + number // 6).tobytes()
+
+
+def nowhere(slices: list[Dataset]) -> None:
+    slices[2].ImagePositionPatient = [0, 0, "1e300"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "found", "volumes"),
+    [
+        (two_kernels, [], [(6, 2)]),
+        (numbered_alike, ["duplicate_position refused"], []),
+        (creeping, ["irregular_spacing resampled"], [(61, 1)]),
+        (second_moved, ["mixed_acquisition split"], [(6, 1), (6, 1)]),
+        (one_echo_in_two_forms, [], [(6, 2)]),
+        (nowhere, ["missing_position refused"], []),
+    ],
+)
+def test_no_voxel_is_put_in_the_wrong_place(
+    tmp_path: Path, damage: Any, found: list[str], volumes: list[tuple[int, int]]
+) -> None:
+    slices = ct_slices()
+    damage(slices)
+    series = inspected(slices, tmp_path)
+    assert [f"{one['code']} {one['action']}" for one in series["problems"]] == found
+    assert [(one["shape"][0], one["repeats"]) for one in series["volumes"]] == volumes
 
 
 def test_names_of_files_have_no_say(tmp_path: Path) -> None:

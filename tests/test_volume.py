@@ -161,6 +161,41 @@ def test_a_slant_is_straightened(tmp_path: Path) -> None:
     assert point.y == pytest.approx(10 - 4 * 0.8 / 0.7 + 0.5)
 
 
+def test_a_slight_slant_stays_in_the_affine(tmp_path: Path) -> None:
+    slices = ct_slices(40)
+    for z, ds in enumerate(slices):
+        ds.ImagePositionPatient = [0, 0.02 * z, 2.5 * z]
+        save(ds, tmp_path / f"{z}.dcm")
+    assembly = assemble(read_inputs(tmp_path).instances)
+    assert not assembly.problems
+    volume = load_volume(assembly.stacks[0])
+    assert volume.voxels.shape == (40, 20, 24)
+    assert volume.patient_from_voxel(np.array([[39, 0, 0]]))[0] == pytest.approx([0, 0.78, 97.5])
+
+
+def test_a_plane_between_those_of_the_volume_is_found(tmp_path: Path) -> None:
+    slices = ct_slices(9)
+    heights = [0, 2, 4, 6.5, 8.5, 10.5, 12, 14, 16]
+    for z, ds in zip(heights, slices, strict=True):
+        ds.ImagePositionPatient = [0, 0, z]
+        save(ds, tmp_path / f"{z}.dcm")
+    volume = load_volume(stack_of(tmp_path))
+    plane, row, column = volume.voxel_from_source(slices[3].SOPInstanceUID, 0, 5.5, 3.5)
+    assert (plane, row, column) == (pytest.approx(3.25), 3, 5)
+    (place,) = volume.patient_from_voxel(np.array([[plane, row, column]]))
+    assert place[2] == pytest.approx(6.5)
+
+
+def test_a_file_that_took_anothers_place_is_read_anew(tmp_path: Path) -> None:
+    for value in (1, 2):
+        for z, ds in enumerate(ct_slices()):
+            ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.{z}"
+            ds.PixelData = np.full((20, 24), value, np.int16).tobytes()
+            ds.compress(RLELossless, generate_instance_uid=False)
+            save(ds, tmp_path / f"{z}.dcm")
+        assert load_volume(stack_of(tmp_path)).voxels.max() == value
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     plane=st.integers(0, 5),
@@ -212,7 +247,7 @@ def made_up(angle: float, slant: float) -> Volume:
         for z in range(6)
     )
     steps = tuple(float(z) for z in range(6))
-    stack = Stack((planes,), steps, 6, 2.5, tuple(aside))
+    stack = Stack((planes,), steps, 6, 2.5, tuple(aside), is_straight=abs(slant) <= 0.025)
     blank = [(np.zeros((20, 24)), "HU")] * 6
     with mock.patch("medvlm.image.volume._decode", return_value=blank):
         return load_volume(stack)
@@ -223,6 +258,8 @@ def test_outside_the_volume(tmp_path: Path) -> None:
     uid = volume.sources[0].plane.instance.sop_instance_uid
     with pytest.raises(IndexError):
         volume.source_from_voxel(6, 0, 0)
+    with pytest.raises(IndexError):
+        volume.source_from_voxel(2, -3, 0)
     with pytest.raises(KeyError):
         volume.voxel_from_source("1.2.3", 0, 1, 1)
     with pytest.raises(KeyError):

@@ -9,25 +9,31 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
-from itertools import combinations
+from itertools import combinations, pairwise
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from medvlm.dicom.decode import header_value
+from medvlm.dicom.grid import STRAY_MM, fit_grid
 from medvlm.dicom.instance import Instance
 from medvlm.dicom.planes import Plane, planes_of
 from medvlm.dicom.stack import Action, Assembly, Problem, Stack, count
+from medvlm.dicom.workers import in_worker
 from medvlm.errors import InputError
 
 ANGLE_TOLERANCE = 1e-3  # of direction cosines, about 0.06 degrees; of pixel spacings, mm
 SAME_PLACE_MM = 0.01
-SPACING_TOLERANCE = 0.05  # of the distance between planes
-SLANT_TOLERANCE = 0.01  # of the way from the first plane to the last
-# More than this and a volume would be made up rather than repaired.
-MOST_MISSING_TOGETHER = 3
-MOST_MISSING_SHARE = 0.25
+FARTHEST_MM = 1e5  # from the origin of patient coordinates
+# What makes of the same stored values another image.
+_MEANING = (
+    *("Rows", "Columns", "BitsStored", "PixelRepresentation", "PhotometricInterpretation"),
+    *("RescaleSlope", "RescaleIntercept", "RescaleType", "ModalityLUTSequence", "Units"),
+)
 
 
 def assemble(instances: Sequence[Instance]) -> Assembly:
@@ -56,6 +62,7 @@ class _Work:
     def __init__(self) -> None:
         self.problems: list[Problem] = []
         self.collides = False
+        self.digests: dict[Path, str] = {}
 
     def say(self, code: str, message: str, action: Action) -> None:
         self.problems.append(Problem(code, message, action))
@@ -69,8 +76,12 @@ class _Work:
             if uid is None or len(same) == 1:
                 kept += same
                 continue
-            contents = {_digest(instance): instance for instance in reversed(same)}
-            kept += reversed(contents.values())
+            # The same pixels in another header, as archives correct it, are no other image.
+            contents: dict[Hashable, Instance] = {}
+            for instance in same:
+                shown = self._digest(instance), instance.position_mm, instance.orientation
+                contents.setdefault(shown, instance)
+            kept += contents.values()
             copies += len(same) - len(contents)
             colliding += len(contents) if len(contents) > 1 else 0
         if copies:
@@ -90,10 +101,7 @@ class _Work:
 
     def groups(self, planes: list[Plane]) -> list[list[Plane]]:
         """Planes of one size, direction and pixel spacing; none where any lacks its place."""
-        lost = sum(
-            one.position is None or not _is_orientation(one.orientation) or one.spacing is None
-            for one in planes
-        )
+        lost = sum(not _has_a_place(one) for one in planes)
         if lost:
             message = f"{count(lost, 'slice')} without position, orientation or pixel spacing."
             self.say("missing_position", message, "refused")
@@ -118,15 +126,25 @@ class _Work:
         places = _places(planes, normal)
         if len(places) == len(planes):
             return self._regular([tuple(place[0] for place in places)])
-        if parts := self._by_acquisition(planes, places, normal):
-            if _same_places(parts, places, normal):
-                return self._regular(
-                    [tuple(sorted(part, key=lambda one: _along(one, normal))) for part in parts]
-                )
+        parts = self._by_acquisition(planes, places, normal)
+        if parts and _same_places(parts, places, normal):
+            return self._regular(
+                [tuple(sorted(part, key=lambda one: _along(one, normal))) for part in parts]
+            )
+        if repeats := _in_blocks(places):
+            return self._regular(repeats)
+        if parts:
             message = f"Slices of {len(parts)} acquisitions that cover different places."
             self.say("mixed_acquisition", message, "split")
+            # Each part has every place once: it is not split again.
             return [stack for part in parts for stack in self.stacks(part)]
-        return self._regular(self._by_number(places))
+        distinct = self._without_equals(places)
+        if repeats := _in_blocks(distinct):
+            return self._regular(repeats)
+        several = count(sum(len(place) > 1 for place in distinct), "place")
+        message = f"Slices of other content share {several}, and nothing tells them apart."
+        self.say("duplicate_position", message, "refused")
+        return []
 
     def _by_acquisition(
         self, planes: list[Plane], places: list[list[Plane]], normal: NDArray[np.float64]
@@ -145,90 +163,94 @@ class _Work:
                 apart = parts
         return apart
 
-    def _by_number(self, places: list[list[Plane]]) -> list[tuple[Plane, ...]]:
-        """Repeated places as a series in time, in the order of instance numbers; or refused."""
+    def _without_equals(self, places: list[list[Plane]]) -> list[list[Plane]]:
+        """The places, of equal planes at one place only the first."""
         distinct: list[list[Plane]] = []
-        copies = 0
         for place in places:
-            seen: dict[str, Plane] = {}
+            by_content: dict[str, Plane] = {}
             for plane in place:
-                seen.setdefault(_pixels(plane) if len(place) > 1 else "", plane)
-            copies += len(place) - len(seen)
-            distinct.append(list(seen.values()))
-        if copies:
+                by_content.setdefault(self._pixels(plane) if len(place) > 1 else "", plane)
+            distinct.append(list(by_content.values()))
+        if copies := sum(map(len, places)) - sum(map(len, distinct)):
             message = f"{count(copies, 'slice')} at the place of an equal one, left out."
             self.say("duplicate_position", message, "accepted")
-        if len({len(place) for place in distinct}) > 1:
-            lost = count(sum(len(place) > 1 for place in distinct), "place")
-            message = f"Slices of different content share {lost}: which is right is not known."
-            self.say("duplicate_position", message, "refused")
-            return []
-        return list(zip(*distinct, strict=True))
+        return distinct
+
+    def _pixels(self, plane: Plane) -> str:
+        """What tells the pixels of two planes apart."""
+        return f"{self._digest(plane.instance)}:{plane.frame}:{plane.left}:{plane.top}"
+
+    def _digest(self, instance: Instance) -> str:
+        """Of an image's pixels and what gives them their meaning, not of the rest of its file."""
+        if instance.path not in self.digests:
+            try:
+                digest = in_worker(_pixel_digest, replace(instance, keep=()))
+            except InputError:
+                digest = instance.file
+            self.digests[instance.path] = digest
+        return self.digests[instance.path]
 
     def _regular(self, volumes: list[tuple[Plane, ...]]) -> list[Stack]:
-        """Sorted planes on a regular grid: one stack, or none if they were refused."""
-        if not volumes or len(volumes[0]) < 2:
-            return []
-        normal = volumes[0][0].normal
-        positions = np.array([plane.position for plane in volumes[0]])
-        along = positions @ normal
-        grid = self._grid(along)
-        if grid is None:
-            return []
-        steps, distance = grid
-        across = positions - np.outer(along, normal)
-        slant = (across[-1] - across[0]) / (along[-1] - along[0])
-        strayed = across - across[0] - np.outer(along - along[0], slant)
-        if np.abs(strayed).max() > max(0.05 * distance, 0.1):
-            message = "The slices do not lie on one line: they were taken in several places."
-            self.say("irregular_position", message, "refused")
-            return []
-        if np.linalg.norm(slant) <= SLANT_TOLERANCE:
-            slant = np.zeros(3)
-        else:
-            angle = float(np.degrees(np.arctan(np.linalg.norm(slant))))
-            message = f"The slices are sheared by {angle:.1f} degrees; they are straightened."
-            self.say("gantry_tilt", message, "resampled")
-        return [
-            Stack(
-                volumes=tuple(volumes),
-                steps=tuple(steps.tolist()),
-                depth=round(float(steps[-1])) + 1,
-                distance=distance,
-                slant=tuple((slant * distance).tolist()),
+        """Stacks of sorted planes on regular grids; those that were refused are left out."""
+        stacks = []
+        shared = _in_one_place(volumes)
+        if len(shared) > 1:
+            message = f"The slices were taken in {len(shared)} places beside each other."
+            self.say("mixed_acquisition", message, "split")
+        for group in shared:
+            if len(group[0]) < 2:
+                continue
+            positions = np.array([plane.position for plane in group[0]])
+            grid = fit_grid(positions, group[0][0].normal)
+            if isinstance(grid, Problem):
+                self.problems.append(grid)
+                continue
+            self.problems += grid.problems
+            stacks.append(
+                Stack(
+                    volumes=tuple(group),
+                    steps=tuple(grid.steps.tolist()),
+                    depth=int(grid.steps[-1] + 1e-6) + 1,
+                    distance=grid.distance,
+                    slant=tuple(grid.slant.tolist()),
+                    is_straight=grid.is_straight,
+                )
             )
-        ]
+        return stacks
 
-    def _grid(self, along: NDArray[np.float64]) -> tuple[NDArray[np.float64], float] | None:
-        """Each plane's place on the regular grid, and the grid's distance; None if refused."""
-        gaps = np.diff(along)
-        # The smallest gap is the distance of neighbours even where most slices are missing.
-        if gaps.max() <= (1 + SPACING_TOLERANCE) * gaps.min():
-            return np.arange(len(along), dtype=float), float((along[-1] - along[0]) / len(gaps))
-        steps = gaps / gaps.min()
-        whole = np.round(steps)
-        missing = int(whole.sum()) - len(gaps)
-        if np.abs(steps - whole).max() > SPACING_TOLERANCE * steps.max():
-            distance = float(np.median(gaps))
-            if gaps.max() > (MOST_MISSING_TOGETHER + 1) * distance:
-                message = f"Slices lie {gaps.min():.2f} to {gaps.max():.2f} mm apart."
-                self.say("irregular_spacing", message, "refused")
-                return None
-            message = (
-                f"Slices lie {gaps.min():.2f} to {gaps.max():.2f} mm apart; the volume is "
-                f"interpolated to {distance:.2f} mm."
-            )
-            self.say("irregular_spacing", message, "resampled")
-            return (along - along[0]) / distance, distance
-        many = missing > MOST_MISSING_SHARE * (whole.sum() + 1)
-        if whole.max() - 1 > MOST_MISSING_TOGETHER or many:
-            message = f"{count(missing, 'slice')} missing between the others: too many to fill in."
-            self.say("missing_slice", message, "refused")
-            return None
-        message = f"{count(missing, 'slice')} missing between the others; filled by interpolation."
-        self.say("missing_slice", message, "resampled")
-        places = np.concatenate([[0.0], np.cumsum(whole)])
-        return places, float((along[-1] - along[0]) / whole.sum())
+
+def _in_blocks(places: list[list[Plane]]) -> list[tuple[Plane, ...]]:
+    """Repeated places as volumes one after another, where the instance numbers prove the order.
+
+    Either each volume's numbers come before all of the next one's, or each place's do. Anything
+    else, and numbers given twice, is no proof: the result is empty.
+    """
+    if len({len(place) for place in places}) > 1:
+        return []
+    volumes = list(zip(*(sorted(place, key=_number) for place in places), strict=True))
+    if len({_number(plane) for volume in volumes for plane in volume}) < sum(map(len, volumes)):
+        return []
+    return volumes if _follow(volumes) or _follow(places) or len(volumes) == 1 else []
+
+
+def _follow(blocks: Iterable[Sequence[Plane]]) -> bool:
+    """Whether the blocks' instance numbers do not interleave."""
+    ends = sorted((min(map(_number, block)), max(map(_number, block))) for block in blocks)
+    return all(a[1] < b[0] for a, b in pairwise(ends))
+
+
+def _in_one_place(volumes: list[tuple[Plane, ...]]) -> list[list[tuple[Plane, ...]]]:
+    """The volumes, those together whose planes lie at the same positions."""
+    groups: list[tuple[NDArray[np.float64], list[tuple[Plane, ...]]]] = []
+    for volume in volumes:
+        positions = np.array([plane.position for plane in volume])
+        for first, group in groups:
+            if np.abs(positions - first).max() <= STRAY_MM:
+                group.append(volume)
+                break
+        else:
+            groups.append((positions, [volume]))
+    return [group for _, group in groups]
 
 
 def _split(planes: Iterable[Plane], fact: Callable[[Plane], Hashable]) -> list[list[Plane]]:
@@ -242,16 +264,23 @@ def _alike(
     planes: Iterable[Plane], fact: Callable[[Plane], tuple[float, ...] | None]
 ) -> list[list[Plane]]:
     """Planes whose numbers differ by no more than the tolerance from their group's first."""
-    groups: list[tuple[NDArray[np.float64], list[Plane]]] = []
-    for plane in planes:
-        own = np.array(fact(plane))
-        for first, group in groups:
-            if np.abs(own - first).max() <= ANGLE_TOLERANCE:
-                group.append(plane)
-                break
-        else:
-            groups.append((own, [plane]))
-    return [group for _, group in groups]
+    left = list(planes)
+    values = np.array([fact(plane) for plane in left], dtype=float)
+    groups = []
+    while left:
+        alike = np.abs(values - values[0]).max(axis=1) <= ANGLE_TOLERANCE
+        groups.append([plane for plane, is_one in zip(left, alike, strict=True) if is_one])
+        left = [plane for plane, is_one in zip(left, alike, strict=True) if not is_one]
+        values = values[~alike]
+    return groups
+
+
+def _has_a_place(plane: Plane) -> bool:
+    """Whether the plane says where it lies, and nothing that cannot be."""
+    position, spacing = plane.position, plane.spacing
+    if position is None or spacing is None or not _is_orientation(plane.orientation):
+        return False
+    return max(map(abs, position)) < FARTHEST_MM and min(spacing) > 0
 
 
 def _is_orientation(orientation: tuple[float, ...] | None) -> bool:
@@ -299,20 +328,11 @@ def _same_places(
     return True
 
 
-def _digest(instance: Instance) -> str:
-    try:
+def _pixel_digest(instance: Instance) -> str:
+    opened = instance.open()
+    if not isinstance(opened, Dataset):
         return instance.sha256
-    except InputError:
-        return instance.file
-
-
-def _pixels(plane: Plane) -> str:
-    """What tells the stored pixels of two planes apart."""
-    instance = plane.instance
-    try:
-        opened = instance.open()
-        data = opened.get("PixelData") if isinstance(opened, Dataset) else None
-    except InputError:
-        data = None
-    digest = hashlib.sha256(data or instance.file.encode("utf-8", "replace")).hexdigest()
-    return f"{digest}:{plane.frame}:{plane.left}:{plane.top}"
+    digest = hashlib.sha256(opened.get("PixelData") or b"")
+    for keyword in _MEANING:
+        digest.update(f"{keyword}={header_value(opened, keyword)}\n".encode())
+    return digest.hexdigest()

@@ -17,7 +17,10 @@ _STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 
 
 def codestream_size(encoded: bytes) -> tuple[int, int, int] | None:
-    """(rows, columns, samples) of a JPEG, JPEG-LS or JPEG 2000 codestream; None for others."""
+    """(rows, columns, samples) of a JPEG, JPEG-LS or JPEG 2000 codestream; None for others.
+
+    Raises ValueError for a JP2 file that leads nowhere.
+    """
     try:
         if encoded.startswith((_J2K_START, _JP2_SIGNATURE)):
             return _jpeg_2000(encoded)
@@ -29,13 +32,29 @@ def codestream_size(encoded: bytes) -> tuple[int, int, int] | None:
 
 
 def _jpeg_2000(encoded: bytes) -> tuple[int, int, int] | None:
-    start = encoded.find(_J2K_START)
-    if start < 0:
+    start = _codestream_box(encoded) if encoded.startswith(_JP2_SIGNATURE) else 0
+    if not encoded.startswith(_J2K_START, start):
         return None
     # The size of the reference grid, less the image's offset on it.
     right, bottom, left, top = unpack_from(">4I", encoded, start + 8)
     (samples,) = unpack_from(">H", encoded, start + 40)
     return max(0, bottom - top), max(0, right - left), samples
+
+
+def _codestream_box(encoded: bytes) -> int:
+    """Where the codestream of a JP2 file begins; boxes before it may hold what looks like one."""
+    position = 0
+    while True:
+        length, kind = unpack_from(">I4s", encoded, position)
+        header = 8
+        if length == 1:  # too long for 32 bits
+            (length,) = unpack_from(">Q", encoded, position + 8)
+            header = 16
+        if kind == b"jp2c":
+            return position + header
+        if length < header:  # pydicom would look for the next box here, and again, without end
+            raise ValueError("a box of a JP2 file has no length")
+        position += length
 
 
 def _jpeg(encoded: bytes) -> tuple[int, int, int] | None:

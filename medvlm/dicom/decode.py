@@ -11,21 +11,26 @@ from typing import Any, cast
 
 import numpy as np
 import pydicom
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import generate_frames, get_frame
 from pydicom.errors import InvalidDicomError
-from pydicom.pixels.utils import get_expected_length, iter_pixels, pixel_array
+from pydicom.pixels.utils import get_expected_length, pixel_array
+from pydicom.tag import Tag
 from pydicom.uid import (
+    JPEG2000,
     UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEG2000Lossless,
 )
 
 from medvlm.dicom.codestream import codestream_size
 from medvlm.dicom.header import AnyDataset, Elements
 from medvlm.dicom.limits import limits
+from medvlm.dicom.nesting import refuse_deep, too_many
 from medvlm.errors import (
     InputError,
     NoPixels,
@@ -39,6 +44,8 @@ from medvlm.errors import (
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 # Group 0002 or 0008, little or big endian: how a data set without the 128-byte preamble begins.
 _BARE_STARTS = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")
+_JPEG_2000 = frozenset({JPEG2000, JPEG2000Lossless})
+_SEQUENCE_VRS = ("SQ", "UN", None)  # what may be a sequence, None in an implicit data set
 _RESEND = "Send or copy the file again."
 
 
@@ -51,26 +58,29 @@ def parse(data: bytes, *, file: str | None = None) -> Dataset:
     """The data set in the bytes of a DICOM file, with or without a preamble.
 
     Raises:
-        NotDicom, TruncatedPixels (cut inside an element), TooLarge (a deflate bomb),
-        TooDeep (sequences nested beyond reason), Undecodable (damaged).
+        NotDicom, TruncatedPixels (cut inside an element), TooLarge (a deflate bomb, elements
+        without end), TooDeep (sequences nested beyond reason), Undecodable (damaged).
     """
     refuse_large_file(len(data), file)
     if not looks_like_dicom(data[:132]):
         raise NotDicom("This is not a DICOM file.", file=file)
-    with typed_errors(file), warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        _refuse_deflate_bomb(data, file)
-        ds = pydicom.dcmread(BytesIO(data), force=True)
-    # pydicom drops what it has read and only warns when the file ends inside an element.
-    if any("End of file reached" in str(warning.message) for warning in caught):
-        raise TruncatedPixels("The file ends too early.", file=file, remedy=_RESEND)
-    if "SOPClassUID" not in ds and "Modality" not in ds and "PixelData" not in ds:
-        if _last_element_is_short(ds):
-            raise TruncatedPixels("The file ends inside its header.", file=file, remedy=_RESEND)
-        if data[128:132] != b"DICM":
-            raise NotDicom("This is not a DICOM file.", file=file)
-    _supply_transfer_syntax(ds)
-    return ds
+    with typed_errors(file):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            _refuse_deflate_bomb(data, file)
+            ds = pydicom.dcmread(BytesIO(data), force=True)
+        _refuse_endless(ds)
+        # pydicom drops what it has read and only warns when the file ends inside an element.
+        if any("End of file reached" in str(warning.message) for warning in caught):
+            raise TruncatedPixels("The file ends too early.", file=file, remedy=_RESEND)
+        if "SOPClassUID" not in ds and "Modality" not in ds and "PixelData" not in ds:
+            if _last_element_is_short(ds):
+                message = "The file ends inside its header."
+                raise TruncatedPixels(message, file=file, remedy=_RESEND)
+            if data[128:132] != b"DICM":
+                raise NotDicom("This is not a DICOM file.", file=file)
+        _supply_transfer_syntax(ds)
+        return ds
 
 
 def refuse_large_file(size: int, file: str | None) -> None:
@@ -82,8 +92,9 @@ def refuse_large_file(size: int, file: str | None) -> None:
 
 def pixel_bytes(ds: Dataset) -> int | None:
     """How many bytes of pixel data the data set holds, compressed ones as they are; or None."""
-    lengths = [len(ds[keyword].value or b"") for keyword in PIXEL_KEYWORDS if keyword in ds]
-    return max(lengths, default=None)
+    # As it was read, in case that it is of no kind that can be converted.
+    values = [ds._dict[Tag(keyword)].value or b"" for keyword in PIXEL_KEYWORDS if keyword in ds]
+    return max((len(value) for value in values if isinstance(value, bytes)), default=None)
 
 
 def check_pixels(ds: AnyDataset, have: int | None, *, file: str | None = None) -> None:
@@ -100,16 +111,21 @@ def check_pixels(ds: AnyDataset, have: int | None, *, file: str | None = None) -
     if have is None:
         if isinstance(ds, Dataset) and _last_element_is_short(ds):
             raise TruncatedPixels("The file ends inside its header.", file=file, remedy=_RESEND)
-        uid = str(header_value(ds, "SOPClassUID") or "")
+        value = header_value(ds, "SOPClassUID")
+        uid = value if isinstance(value, str) else ""
         # Only a name from the standard: the header's own text could be anything.
         known = UID(uid).name if uid.replace(".", "").isdecimal() else uid
         kind = f" ({known})" if known != uid else ""
         raise NoPixels(f"The file holds no image{kind}.", file=file)
     with typed_errors(file):
         rows, columns = int(ds.Rows), int(ds.Columns)
-        if rows < 1 or columns < 1:
-            raise Undecodable(f"The image has {rows} rows and {columns} columns.", file=file)
+        frames = int(header_value(ds, "NumberOfFrames") or 1)
+        if min(rows, columns, frames) < 1:
+            message = f"The image has {rows} rows, {columns} columns and {frames} frames."
+            raise Undecodable(message, file=file)
         _refuse_large_frame(rows, columns, file)
+        if frames > limits().frames:
+            raise TooLarge(f"It has more than {limits().frames} frames.", file=file)
         need = get_expected_length(cast(Dataset, ds))
         if ds.file_meta.TransferSyntaxUID.is_encapsulated:
             refuse_expansion(need, have, file)
@@ -143,11 +159,11 @@ def decode_frame(ds: Dataset, frame: int = 0, *, file: str | None = None) -> np.
         count = int(header_value(ds, "NumberOfFrames") or 1)
         if ds.file_meta.TransferSyntaxUID.is_encapsulated:
             _check_codestream(ds, get_frame(ds.PixelData, frame, number_of_frames=count), file)
-        return pixel_array(ds, index=frame)
+        return _decoded(ds, frame)
 
 
 def decode_every_frame(ds: Dataset, *, file: str | None = None) -> None:
-    """Decode all frames, one at a time, and keep none: only the errors matter.
+    """Decode all compressed frames, one at a time, and keep none: only the errors matter.
 
     Raises:
         as `decode_frame`.
@@ -158,8 +174,23 @@ def decode_every_frame(ds: Dataset, *, file: str | None = None) -> None:
             count = int(header_value(ds, "NumberOfFrames") or 1)
             for encoded in generate_frames(ds.PixelData, number_of_frames=count):
                 _check_codestream(ds, encoded, file)
-        for _ in iter_pixels(ds):
+            for frame in range(count):
+                _decoded(ds, frame)
+        else:  # one is like the other, and the bytes have been counted
+            _decoded(ds, 0)
+
+
+def _decoded(ds: Dataset, frame: int) -> np.ndarray:
+    """pydicom's array, of the decoder that takes least of the processor where there are several.
+
+    For JPEG 2000 pydicom prefers GDCM, which spreads over all cores and takes longer in sum.
+    """
+    if ds.file_meta.TransferSyntaxUID in _JPEG_2000:
+        try:
+            return pixel_array(ds, index=frame, decoding_plugin="pylibjpeg")
+        except Exception:  # another decoder may know better
             pass
+    return pixel_array(ds, index=frame)
 
 
 def _check_codestream(ds: Dataset, encoded: bytes, file: str | None) -> None:
@@ -181,7 +212,7 @@ def _check_codestream(ds: Dataset, encoded: bytes, file: str | None) -> None:
 
 def _refuse_large_frame(rows: int, columns: int, file: str | None) -> None:
     if rows * columns > limits().frame_pixels:
-        raise TooLarge(f"A frame of {columns} x {rows} pixels is too large.", file=file)
+        raise TooLarge(f"A frame has more than {limits().frame_pixels} pixels.", file=file)
 
 
 @contextmanager
@@ -204,7 +235,10 @@ def typed_errors(file: str | None) -> Iterator[None]:
         raise TruncatedPixels("The file ends too early.", file=file, remedy=_RESEND) from error
     except InvalidDicomError as error:
         raise NotDicom("This is not a DICOM file.", file=file) from error
-    except Exception as error:
+    except BaseException as error:
+        # A decoder in Rust panics with an exception that is no Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise Undecodable(
             f"It is damaged or of a kind no decoder here reads ({type(error).__name__}).",
             file=file,
@@ -229,7 +263,7 @@ def _last_element_is_short(ds: Dataset) -> bool:
     tags = sorted(ds.keys())
     if not tags:
         return False
-    raw = ds.get_item(tags[-1])
+    raw = ds._dict[tags[-1]]
     value, length = getattr(raw, "value", None), getattr(raw, "length", None)
     return isinstance(value, bytes) and isinstance(length, int) and len(value) < length
 
@@ -247,13 +281,23 @@ def _supply_transfer_syntax(ds: Dataset) -> None:
         ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
 
 
+def _refuse_endless(ds: Dataset) -> None:
+    """Refuse more elements than a header has, and sequences that would be nested too deeply."""
+    if len(ds) > limits().elements:
+        raise too_many()
+    order = "<" if ds.original_encoding[1] else ">"
+    for raw in ds._dict.values():
+        if isinstance(raw, RawDataElement) and raw.VR in _SEQUENCE_VRS and raw.value:
+            refuse_deep(raw.value, order)
+
+
 def _refuse_deflate_bomb(data: bytes, file: str | None) -> None:
     """Count what a deflated data set inflates to before pydicom does it in one piece."""
-    if DeflatedExplicitVRLittleEndian.encode() not in data[:2048]:
-        return
     stream = BytesIO(data)
     pydicom.filereader.read_preamble(stream, force=True)
-    pydicom.filereader._read_file_meta_info(stream)
+    meta = pydicom.filereader._read_file_meta_info(stream)
+    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        return
     inflater, inflated, rest = zlib.decompressobj(-zlib.MAX_WBITS), 0, stream.read()
     packed = len(rest)
     while rest and not inflater.eof:

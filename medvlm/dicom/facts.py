@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 
 from medvlm.dicom.decode import header_value
 from medvlm.dicom.header import AnyDataset
@@ -23,6 +24,10 @@ ACQUISITION = (
     "InversionTime",
     "DiffusionBValue",
     "TriggerTime",
+    "ConvolutionKernel",
+    "EchoNumbers",
+    "ReconstructionDiameter",
+    "FrameOfReferenceUID",
     "AcquisitionDateTime",
     "AcquisitionTime",
 )
@@ -69,7 +74,7 @@ def dicom_facts(ds: AnyDataset) -> dict[str, Any]:
         "presentation_intent": text(ds, "PresentationIntentType"),
         "position_mm": numbers(ds, "ImagePositionPatient", 3),
         "orientation": numbers(ds, "ImageOrientationPatient", 6),
-        "acquisition": tuple(text(ds, keyword) for keyword in ACQUISITION),
+        "acquisition": tuple(told(ds, keyword) for keyword in ACQUISITION),
     }
 
 
@@ -90,9 +95,18 @@ def patient_pseudonym(patient_id: str | None, issuer: str | None = None) -> str 
 def text(ds: AnyDataset, keyword: str) -> str | None:
     """The value as printable text without padding, or None."""
     value = header_value(ds, keyword)
-    if value is None:
+    if value is None or isinstance(value, Sequence):  # whose text is all that it holds
         return None
     return "".join(char for char in str(value) if char.isprintable()).strip() or None
+
+
+def told(ds: AnyDataset, keyword: str) -> str | None:
+    """The value as text, numbers in one form: 10 and 10.0 are one echo time."""
+    value = text(ds, keyword)
+    try:
+        return value and repr(float(value))
+    except ValueError:
+        return value
 
 
 def uid(ds: AnyDataset, keyword: str) -> str | None:
@@ -112,7 +126,10 @@ def is_uid(value: str) -> bool:
 def words(ds: AnyDataset, keyword: str) -> tuple[str, ...]:
     """Every one of the values as text; empty where there is none."""
     value = header_value(ds, keyword)
-    return () if value is None else (value,) if isinstance(value, str) else tuple(map(str, value))
+    if value is None or isinstance(value, Sequence):
+        return ()
+    values = [value] if isinstance(value, str) else value
+    return tuple(str(one).strip() for one in values)
 
 
 def integer(ds: AnyDataset, keyword: str) -> int | None:
@@ -125,8 +142,9 @@ def integer(ds: AnyDataset, keyword: str) -> int | None:
 
 def numbers(ds: AnyDataset, keyword: str, count: int) -> tuple[float, ...] | None:
     """`count` finite numbers, or None."""
+    value = header_value(ds, keyword)
     try:
-        numbers = tuple(float(number) for number in header_value(ds, keyword))
+        numbers = tuple(map(float, [value] if isinstance(value, str) else value))
     except (TypeError, ValueError):
         return None
     return numbers if len(numbers) == count and all(map(math.isfinite, numbers)) else None

@@ -11,12 +11,13 @@ from __future__ import annotations
 import functools
 import os
 import re
+import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
 from struct import Struct
 from typing import Any
 
-from pydicom.charset import default_encoding
+from pydicom.charset import convert_encodings
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -29,14 +30,24 @@ from pydicom.uid import (
 from pydicom.valuerep import IS
 
 from medvlm.dicom.limits import limits
-from medvlm.errors import TooDeep
+from medvlm.dicom.nesting import (
+    ITEM,
+    ITEM_END,
+    LONG_VRS,
+    SEQUENCE_END,
+    SHORT_VRS,
+    UNDEFINED,
+    refuse_deep,
+    too_deep,
+    too_many,
+)
+from medvlm.errors import TooLarge
 
 _CHUNK = 64 << 10
-_UNDEFINED = 0xFFFFFFFF
+# A shorter element is not looked into: it holds few sequences. A longer one is no number or name.
+_SHORT_ELEMENT, _LONG_ELEMENT = 1 << 10, 1 << 20
 _PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
-_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
-_SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
+_TRAILING_PADDING = 0xFFFCFFFC
 _CHARACTER_SET, _TRANSFER_SYNTAX = 0x00080005, 0x00020010
 _META = frozenset({_TRANSFER_SYNTAX, 0x00020002, 0x00020003})  # and the SOP class and instance
 _PLAIN_VRS = frozenset(["AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "SH", "TM", "UI"])
@@ -55,10 +66,12 @@ class Header:
     """The elements asked for, and how many bytes of pixel data follow them.
 
     `pixel_bytes` is what is in the file, not what it declares; None where there are no pixels.
+    `plain` is false if something in the file takes much memory or another reader to convert.
     """
 
     ds: Elements | Dataset
     pixel_bytes: int | None
+    plain: bool = False
 
 
 class Elements:
@@ -102,6 +115,33 @@ def _tag(keyword: str) -> int:
 @functools.cache
 def _dictionary_vr(tag: int) -> str:
     return dictionary_VR(tag)
+
+
+def _encodings(ds: Dataset) -> list[str]:
+    """How Python calls the character sets of the data set."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            element = ds.get(_CHARACTER_SET)
+            return convert_encodings(element.value if element else None)
+    except Exception as error:  # whatever pydicom makes of nonsense
+        raise _Unusual from error
+
+
+def _is_short(tag: int) -> bool:
+    """Whether the dictionary says that the element is a number, a name or another short thing."""
+    try:
+        return _dictionary_vr(tag).encode() in SHORT_VRS
+    except KeyError:  # a private element
+        return False
+
+
+def _may_be_sequence(tag: int) -> bool:
+    """Whether the dictionary calls the element a sequence, or does not know it."""
+    try:
+        return _dictionary_vr(tag) == "SQ"
+    except KeyError:
+        return True
 
 
 def _plain(raw: RawDataElement) -> Any:
@@ -159,6 +199,8 @@ class _Walk:
         self.size = os.fstat(descriptor).st_size
         self.data = os.pread(descriptor, _CHUNK, 0)
         self.base = 0
+        self.elements = 0
+        self.plain = True
 
     def header(self, wanted: Collection[int]) -> Header:
         if self.data[128:132] != b"DICM":
@@ -170,24 +212,27 @@ class _Walk:
         if syntax in (None, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian):
             raise _Unusual
         implicit = syntax == ImplicitVRLittleEndian
+        if implicit and self._bytes(end + 4, 2).isalpha():
+            raise _Unusual  # the first element has a VR
         found, end = self._elements(end, {_CHARACTER_SET, *wanted}, implicit, False)
         if not found:
             raise _Unusual
         ds = Dataset(found)
-        encoding: str | list[str] = default_encoding
-        if _CHARACTER_SET in found:
-            encoding = ds[_CHARACTER_SET].value or encoding
-        ds.set_original_encoding(implicit, True, encoding)
+        ds.set_original_encoding(implicit, True, _encodings(ds))
         ds.file_meta = ds_meta
-        return Header(Elements(found, ds, ds_meta), self._pixel_bytes(end, implicit))
+        pixels = self._pixel_bytes(end, implicit)
+        return Header(Elements(found, ds, ds_meta), pixels, self.plain)
 
     def _elements(
         self, start: int, wanted: Collection[int], implicit: bool, meta: bool
     ) -> tuple[dict[Any, Any], int]:
         """The wanted elements from `start` on, and where pixel data or the end begin."""
         found: dict[Any, Any] = {}
-        position, previous, size = start, 0, self.size
+        position, previous, size, most = start, 0, self.size, limits().elements
         while position < size:
+            self.elements += 1
+            if self.elements > most:
+                raise too_many()
             # Written out and not called: this runs for every element of every file.
             at = position - self.base
             if at < 0 or at + 12 > len(self.data):
@@ -198,8 +243,10 @@ class _Walk:
             else:
                 group, element, vr, length = _short(self.data, at)
                 value = position + 8
-                if vr not in _SHORT_VRS:
-                    if vr not in _LONG_VRS:
+                if vr not in SHORT_VRS:
+                    if meta and group != 2:
+                        break  # of an implicit data set, which has no VRs
+                    if vr not in LONG_VRS:
                         raise _Unusual
                     (length,) = _long(self.data, at + 8)
                     value = position + 12
@@ -209,15 +256,19 @@ class _Walk:
             if tag <= previous:
                 raise _Unusual  # elements stand in ascending order; pydicom sorts out the rest
             previous = tag
-            if length == _UNDEFINED:
-                if vr not in (b"SQ", None):
+            if length == UNDEFINED:
+                if vr != b"SQ" and (vr or not _may_be_sequence(tag)):
                     raise _Unusual
                 end, position = self._skip_sequence(value, implicit)
             else:
                 end = position = value + length
             if position > size:
                 raise _Unusual
+            if position - value > _SHORT_ELEMENT:
+                self._look_into(tag, vr, value, end - value)
             if tag in wanted:
+                if end - value > _LONG_ELEMENT:
+                    raise _Unusual
                 found[tag] = RawDataElement(
                     BaseTag(tag),
                     vr.decode("ascii") if vr else None,
@@ -237,58 +288,78 @@ class _Walk:
             return group << 16 | element, None, length, position + 8
         group, element, vr, length = _short(self.data, at)
         tag = group << 16 | element
-        if vr in _SHORT_VRS:
+        if vr in SHORT_VRS:
             return tag, vr, length, position + 8
-        if vr in _LONG_VRS:
+        if vr in LONG_VRS:
             return tag, vr, _long(self.data, at + 8)[0], position + 12
         raise _Unusual
 
+    def _look_into(self, tag: int, vr: bytes | None, value: int, length: int) -> None:
+        """Refuse an element too long for its kind, and one that holds sequences without end."""
+        if length > _LONG_ELEMENT:
+            self.plain = False
+            if vr in SHORT_VRS or (vr is None and _is_short(tag)):
+                raise TooLarge("An element of its header is longer than any can be.")
+        if vr in (b"SQ", b"UN", None) and self._bytes(value, 4) == b"\xfe\xff\x00\xe0":
+            refuse_deep(self._bytes(value, length))
+
     def _skip_sequence(self, position: int, implicit: bool) -> tuple[int, int]:
         """(end of the items, end of the delimiter) of a sequence of undefined length."""
-        deepest = limits().sequence_depth
+        deepest, most = limits().sequence_depth, limits().elements
         inside_item: list[bool] = [False]
         while True:
+            self.elements += 1
+            if self.elements > most:
+                raise too_many()
             group, element, length = _implicit(self.data, self._at(position, 8))
             tag = group << 16 | element
             if not inside_item[-1]:
                 position += 8
-                if tag == _SEQUENCE_END:
+                if tag == SEQUENCE_END:
                     inside_item.pop()
                     if not inside_item:
                         return position - 8, position
-                elif tag != _ITEM:
+                elif tag != ITEM:
                     raise _Unusual
-                elif length == _UNDEFINED:
+                elif length == UNDEFINED:
                     inside_item.append(True)
                 else:
                     position += length
-            elif tag == _ITEM_END:
+            elif tag == ITEM_END:
                 inside_item.pop()
                 position += 8
             else:
                 _, vr, length, position = self._element(position, implicit)
-                if length != _UNDEFINED:
+                if length != UNDEFINED:
                     position += length
-                elif vr == b"UN":
-                    raise _Unusual  # its items are implicit, whatever surrounds them
+                elif vr != b"SQ" and (vr or not _may_be_sequence(tag)):
+                    raise _Unusual
                 else:
                     inside_item.append(False)
             if len(inside_item) > 2 * deepest:
-                raise TooDeep(f"Its sequences are nested more than {deepest} deep.")
+                raise too_deep()
             if position > self.size:
                 raise _Unusual
 
     def _pixel_bytes(self, position: int, implicit: bool) -> int | None:
         if position >= self.size:
             return None
-        *_, length, value = self._element(position, implicit)
-        if length != _UNDEFINED:
-            return min(length, self.size - value)
-        # Whole, compressed pixel data end in a delimiter, a few elements before the file's end.
-        tail = os.pread(self.descriptor, 4096, max(value, self.size - 4096))
-        if b"\xfe\xff\xdd\xe0\0\0\0\0" not in tail:
+        _, vr, length, value = self._element(position, implicit)
+        if value > self.size or vr == b"SQ":
             raise _Unusual
-        return self.size - value
+        if length != UNDEFINED:
+            end, position = min(value + length, self.size), value + length
+        else:
+            end, position = self._skip_sequence(value, implicit)  # the items are its fragments
+        self._refuse_more(position, implicit)
+        return end - value
+
+    def _refuse_more(self, position: int, implicit: bool) -> None:
+        """Leave a file to pydicom that has more than padding after its pixel data."""
+        if position < self.size:
+            tag, _, length, value = self._element(position, implicit)
+            if tag != _TRAILING_PADDING or value + length != self.size:
+                raise _Unusual
 
     def _at(self, position: int, length: int) -> int:
         """Where `length` bytes from `position` on lie in `self.data`, read if need be."""

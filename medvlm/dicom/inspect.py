@@ -24,10 +24,10 @@ def inspect_reading(reading: Reading) -> dict[str, Any]:
     described as it lies in the files, by its planes.
     """
     studies = group_studies(reading)
-    shared = Counter(study.study_instance_uid or "" for study in studies)
+    shared = Counter(study.study_instance_uid for study in studies if study.study_instance_uid)
     return {
         "patients": sorted({i.patient_key for i in reading.instances if i.patient_key}),
-        "studies": [_study(one, shared[one.study_instance_uid or ""]) for one in studies],
+        "studies": [_study(one, shared.get(one.study_instance_uid or "", 1)) for one in studies],
         "refused": [
             {"file": refused.file, "code": refused.code, "message": refused.message}
             for refused in reading.refused
@@ -56,7 +56,7 @@ def _study(study: Study, patients: int) -> dict[str, Any]:
 
 def _volumes_and_problems(instances: list[Instance], patients: int) -> dict[str, Any]:
     problems: list[Problem] = []
-    if patients > 1 and instances[0].study_instance_uid:
+    if patients > 1:
         message = f"{patients} patients share the Study Instance UID; each has a study of his own."
         problems.append(Problem("uid_collision", message, "split"))
     stacks: tuple[Stack, ...] = ()

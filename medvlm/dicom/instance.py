@@ -17,6 +17,7 @@ from medvlm.dicom.files import Unpacked
 from medvlm.dicom.limits import limits
 from medvlm.errors import InputError, InputNotFound, TooLarge, TruncatedPixels
 
+LARGE = 32_000_000  # samples in a frame; detectors have fewer
 PICTURES = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG"}
 
 
@@ -33,6 +34,7 @@ class Instance:
         position_mm: patient coordinates (x, y, z) of the centre of the top-left pixel.
         orientation: direction cosines of a row, then of a column (6 numbers).
         patient_orientation: where a row and a column point, such as ("L", "F").
+        is_plain: whether all of its header is small and of the common encodings.
         acquisition: values that tell images of one place apart, by keyword (`ACQUISITION`).
     All header facts are None for a picture, and where the file does not say them.
     """
@@ -65,6 +67,7 @@ class Instance:
     position_mm: tuple[float, ...] | None = None
     orientation: tuple[float, ...] | None = None
     acquisition: tuple[str | None, ...] = ()
+    is_plain: bool = True
     keep: tuple[Unpacked, ...] = field(default=(), repr=False, compare=False)
 
     @cached_property
@@ -76,6 +79,12 @@ class Instance:
     def is_compressed(self) -> bool:
         """Whether a decoder has to look at the bytes."""
         return not self.is_dicom or UID(self.transfer_syntax or "").is_encapsulated
+
+    @property
+    def needs_worker(self) -> bool:
+        """Whether its pixels are fetched in another process: what they may do harms only that."""
+        large = self.rows * self.columns * self.samples > LARGE
+        return self.is_compressed or large or not self.is_plain
 
     def keeping(self, keep: tuple[Unpacked, ...]) -> Instance:
         """The same, holding the folders of unpacked archives alive; its digest is kept."""
@@ -117,7 +126,8 @@ def open_picture(data: bytes, file: str, *, load: bool = False) -> Image.Image:
             pixels = picture.width * picture.height
             if pixels > limits().frame_pixels:
                 raise Image.DecompressionBombError
-            refuse_expansion(pixels * len(picture.getbands()), len(data), file)
+            # Pixels are worked on as 32-bit numbers.
+            refuse_expansion(4 * pixels * len(picture.getbands()), 4 * len(data), file)
             picture.getexif()  # of a PNG, it may come after the pixels and be as broken as they
             if load:
                 picture.load()

@@ -31,6 +31,8 @@ class Limits(Config):
     expansion_from_bytes: int = Field(64 << 20, gt=0)
     expansion_ratio: int = Field(200, gt=0)
     inflated_bytes: int = Field(2 << 30, gt=0)
+    elements: int = Field(1_000_000, gt=0)  # of a header; an enhanced image has up to 100,000
+    frames: int = Field(200_000, gt=0)  # the largest slides have about 100,000
     sequence_depth: int = Field(64, gt=0)
     folder_depth: int = Field(32, gt=0)
     archive_depth: int = Field(3, gt=0)  # an archive in an archive in an archive

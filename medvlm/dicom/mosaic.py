@@ -52,13 +52,18 @@ def mosaic_tiles(instance: Instance, ds: Dataset) -> Iterator[Tile]:
             )
         across = math.ceil(math.sqrt(count))
         size = instance.rows // across, instance.columns // across
-        distance = float(
-            header_value(ds, "SpacingBetweenSlices") or header_value(ds, "SliceThickness") or 0
-        )
+        if instance.rows % across or instance.columns % across:
+            raise Undecodable("The mosaic's tiles do not fill it.", file=instance.file)
+        stated_distance = header_value(ds, "SpacingBetweenSlices")
+        distance = abs(float(stated_distance or header_value(ds, "SliceThickness") or 0))
         row, column = np.array(instance.orientation).reshape(2, 3)
         normal = np.cross(row, column)
         stated = csa.get("SliceNormalVector") or []
-        if len(stated) == 3 and float(np.dot(np.array(stated, dtype=float), normal)) < 0:
+        if len(stated) != 3 or not distance:
+            raise Undecodable(
+                "The mosaic does not say how its slices follow each other.", file=instance.file
+            )
+        if float(np.dot(np.array(stated, dtype=float), normal)) < 0:
             normal = -normal
         between_rows, between_columns = instance.pixel_spacing_mm or (1.0, 1.0)
         first = (

@@ -7,7 +7,7 @@ head), of the centre of the top-left pixel.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pydicom
@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from medvlm.dicom.decode import header_value, typed_errors
-from medvlm.dicom.facts import ACQUISITION, numbers, text
-from medvlm.dicom.functional_groups import functional_group
+from medvlm.dicom.facts import ACQUISITION, numbers, told
+from medvlm.dicom.functional_groups import PER_FRAME, SHARED, functional_group
 from medvlm.dicom.instance import Instance
 from medvlm.dicom.mosaic import is_mosaic, mosaic_tiles
-from medvlm.errors import InputNotFound
+from medvlm.dicom.workers import in_worker
+from medvlm.errors import InputError, InputNotFound
 
 Vector = NDArray[np.float64]
 
@@ -82,24 +83,37 @@ def planes_of(instance: Instance) -> list[Plane]:
     Raises:
         InputError: the file is gone, or its functional groups cannot be read.
     """
-    if is_mosaic(instance):
-        return [_tile(instance, *tile) for tile in mosaic_tiles(instance, _header(instance))]
-    if instance.frames == 1 and instance.orientation is not None:
-        return [
-            Plane(
-                instance,
-                0,
-                instance.rows,
-                instance.columns,
-                position=instance.position_mm,
-                orientation=instance.orientation,
-                spacing=instance.pixel_spacing_mm,
-                acquisition=(*instance.acquisition, "\\".join(instance.image_type)),
-            )
-        ]
+    if is_mosaic(instance) or instance.frames > 1 or instance.orientation is None:
+        try:
+            planes = in_worker(_parsed, replace(instance, keep=()))
+        except InputError as error:
+            error.file = instance.file
+            raise
+        return [replace(plane, instance=instance) for plane in planes]
+    return [
+        Plane(
+            instance,
+            0,
+            instance.rows,
+            instance.columns,
+            position=instance.position_mm,
+            orientation=instance.orientation,
+            spacing=instance.pixel_spacing_mm,
+            acquisition=(*instance.acquisition, "\\".join(instance.image_type)),
+        )
+    ]
+
+
+def _parsed(instance: Instance) -> list[Plane]:
+    """The planes for which the header has to be parsed, and may be of any size and content."""
     ds = _header(instance)
+    if is_mosaic(instance):
+        return [_tile(instance, *tile) for tile in mosaic_tiles(instance, ds)]
     with typed_errors(instance.file):
-        return list(_frames(instance, ds))
+        if header_value(ds, PER_FRAME) is None and header_value(ds, SHARED) is None:
+            first = _frame(instance, ds, 0)
+            return [replace(first, frame=frame) for frame in range(instance.frames)]
+        return [_frame(instance, ds, frame) for frame in range(instance.frames)]
 
 
 def _tile(instance: Instance, left: int, top: int, size: tuple[int, int], place: Vector) -> Plane:
@@ -117,31 +131,30 @@ def _tile(instance: Instance, left: int, top: int, size: tuple[int, int], place:
     )
 
 
-def _frames(instance: Instance, ds: Dataset) -> Iterator[Plane]:
-    for frame in range(instance.frames):
-        place = functional_group(ds, frame, "PlanePositionSequence")
-        turn = functional_group(ds, frame, "PlaneOrientationSequence")
-        measures = functional_group(ds, frame, "PixelMeasuresSequence")
-        yield Plane(
-            instance,
-            frame,
-            instance.rows,
-            instance.columns,
-            position=numbers(place, "ImagePositionPatient", 3),
-            orientation=numbers(turn, "ImageOrientationPatient", 6),
-            spacing=numbers(measures, "PixelSpacing", 2),
-            acquisition=tuple(_frame_acquisition(ds, frame)),
-        )
+def _frame(instance: Instance, ds: Dataset, frame: int) -> Plane:
+    place = functional_group(ds, frame, "PlanePositionSequence")
+    turn = functional_group(ds, frame, "PlaneOrientationSequence")
+    measures = functional_group(ds, frame, "PixelMeasuresSequence")
+    return Plane(
+        instance,
+        frame,
+        instance.rows,
+        instance.columns,
+        position=numbers(place, "ImagePositionPatient", 3),
+        orientation=numbers(turn, "ImageOrientationPatient", 6),
+        spacing=numbers(measures, "PixelSpacing", 2),
+        acquisition=tuple(_frame_acquisition(ds, frame)),
+    )
 
 
 def _frame_acquisition(ds: Dataset, frame: int) -> Iterator[str | None]:
     if header_value(ds, "PerFrameFunctionalGroupsSequence") is None:
-        yield from (text(ds, keyword) for keyword in ACQUISITION)
+        yield from (told(ds, keyword) for keyword in ACQUISITION)
         return
     for sequence, keyword in _FRAME_ACQUISITION:
-        yield text(functional_group(ds, frame, sequence), keyword)
+        yield told(functional_group(ds, frame, sequence), keyword)
     types = (functional_group(ds, frame, sequence) for sequence in _FRAME_TYPES)
-    yield next((said for one in types if (said := text(one, "FrameType"))), None)
+    yield next((said for one in types if (said := told(one, "FrameType"))), None)
 
 
 def _header(instance: Instance) -> Dataset:

@@ -28,7 +28,7 @@ from medvlm.dicom.facts import KEYWORDS, dicom_facts
 from medvlm.dicom.files import Found, find_files
 from medvlm.dicom.header import Header, read_header
 from medvlm.dicom.instance import PICTURES, Instance, open_picture, read_bytes
-from medvlm.dicom.workers import in_workers
+from medvlm.dicom.workers import in_worker, in_workers
 from medvlm.errors import InputError, InputNotFound, NoPixels, NotDicom
 
 Progress = Callable[[int, int], None]  # (files done, files in all)
@@ -36,6 +36,7 @@ Progress = Callable[[int, int], None]  # (files done, files in all)
 WANTED = frozenset(int(tag) for word in KEYWORDS if (tag := tag_for_keyword(word)) is not None)
 # Below this many files, starting processes takes longer than it saves.
 WORTH_WORKERS = 400
+BYTES_A_TIME = 32 << 20  # of compressed data are decoded in much less than the limit of time
 CHUNK = 50
 _EXIF_ORIENTATION, _EXIF_SIDEWAYS = 0x0112, range(5, 9)
 
@@ -121,6 +122,17 @@ def read_instance(found: Found | Path) -> Instance:
     """
     if isinstance(found, Path):
         found = Found(found, str(found))
+    head, header = _look(found)
+    if header is None and not looks_like_dicom(head):
+        return _picture(found)
+    if header is None:
+        ds = parse(read_bytes(found.path, found.name), file=found.name)
+        header = Header(ds, pixel_bytes(ds))
+    return _dicom(header, found)
+
+
+def _look(found: Found) -> tuple[bytes, Header | None]:
+    """The first bytes of what may be an image, and its header if nobody has to parse for it."""
     try:
         head, header = read_header(found.path, WANTED)
     except InputError as error:
@@ -130,50 +142,37 @@ def read_instance(found: Found | Path) -> Instance:
         raise InputNotFound("The file cannot be read.", file=found.name) from error
     if not head:
         raise NotDicom("The file is empty.", file=found.name)
-    if any(head.startswith(magic) for magic in PICTURES):
-        return _picture(found)
-    if not looks_like_dicom(head):
+    if not looks_like_dicom(head) and not head.startswith(tuple(PICTURES)):
         raise NotDicom(
             "This is neither DICOM nor a PNG or JPEG picture.",
             file=found.name,
             remedy="Give DICOM files, PNG, JPEG, folders or zip archives of them.",
         )
-    if header is None:
-        ds = parse(read_bytes(found.path, found.name), file=found.name)
-        header = Header(ds, pixel_bytes(ds))
-    return _dicom(header, found)
+    return head, header
 
 
 def _read_all(found: Sequence[Found], decode: bool) -> Iterator[Instance | InputError]:
     """An instance or an error for every file, in their order."""
-    if not decode and len(found) < WORTH_WORKERS:
-        for item in found:
-            yield _read_one(item)
-        return
     # The folders of unpacked archives stay here, where they are removed in the end.
     bare = [replace(item, keep=()) for item in found]
+    read: Iterator[Instance | InputError]
     if decode:
-        read = in_workers(_read_and_decode, bare)
+        read = in_workers(_read_and_decode, bare, patience=_patience)
+    elif len(found) < WORTH_WORKERS:
+        read = map(_read_one, bare)
     else:
-        chunks = [bare[start : start + CHUNK] for start in range(0, len(bare), CHUNK)]
-        read = (
-            one
-            for chunk, ones in zip(chunks, in_workers(_read_chunk, chunks), strict=True)
-            for one in (ones if isinstance(ones, list) else map(_read_one, chunk))
-        )
+        read = in_workers(read_instance, bare, CHUNK)
     for item, one in zip(found, read, strict=True):
         yield one.keeping(item.keep) if isinstance(one, Instance) and item.keep else one
 
 
 def _read_one(item: Found) -> Instance | InputError:
+    """Read here what the walk over its header can tell, and in a worker what has to be parsed."""
     try:
-        return read_instance(item)
+        _, header = _look(item)
+        return _dicom(header, item) if header else in_worker(read_instance, item)
     except InputError as error:
         return error
-
-
-def _read_chunk(items: Sequence[Found]) -> list[Instance | InputError]:
-    return [_read_one(item) for item in items]
 
 
 def _read_and_decode(item: Found) -> Instance:
@@ -182,6 +181,14 @@ def _read_and_decode(item: Found) -> Instance:
     if isinstance(opened, Dataset):
         decode_every_frame(opened, file=instance.file)
     return instance
+
+
+def _patience(item: Found) -> float:
+    """A large file has more to decode: it gets as much time again for each so many bytes."""
+    try:
+        return 1.0 + item.path.stat().st_size // BYTES_A_TIME
+    except OSError:
+        return 1.0
 
 
 def _find_once(paths: Iterable[Path], but: Path | None) -> tuple[list[Found], list[Refused]]:
@@ -229,7 +236,8 @@ def _dicom(header: Header, found: Found) -> Instance:
         raise IndexOnly("An index of other files (DICOMDIR); those beside it are read directly.")
     check_pixels(ds, header.pixel_bytes, file=found.name)
     with typed_errors(found.name):
-        return _named(Instance(found.path, found.name, True, **dicom_facts(ds), keep=found.keep))
+        facts = {**dicom_facts(ds), "is_plain": header.plain, "keep": found.keep}
+        return _named(Instance(found.path, found.name, True, **facts))
 
 
 def _named(instance: Instance) -> Instance:

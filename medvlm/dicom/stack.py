@@ -33,6 +33,7 @@ class Stack:
         depth: planes of the regular grid.
         distance: mm between planes, along the normal.
         slant: mm that each plane lies aside of the last, in patient coordinates, across the normal.
+        is_straight: whether the slant is so small that planes are left where they are.
     """
 
     volumes: tuple[tuple[Plane, ...], ...]
@@ -40,6 +41,7 @@ class Stack:
     depth: int
     distance: float
     slant: tuple[float, ...] = (0.0, 0.0, 0.0)
+    is_straight: bool = True
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -56,7 +58,7 @@ class Stack:
     @property
     def is_regular(self) -> bool:
         """Whether the planes are the volume, with no resampling."""
-        return not any(self.slant) and self.steps == tuple(range(self.depth))
+        return self.is_straight and self.steps == tuple(range(self.depth))
 
     @property
     def orientation(self) -> str:

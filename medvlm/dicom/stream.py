@@ -26,7 +26,7 @@ def stored_frames(
     An InputError stands in the place of what does not decode.
     """
     jobs = [(replace(instance, keep=()), frame) for instance in instances]
-    yield from where_safe(_stored, jobs, lambda job: job[0].is_compressed, chunk(instances))
+    yield from where_safe(_stored, jobs, lambda job: job[0].needs_worker, chunk(instances))
 
 
 def chunk(instances: Sequence[Instance]) -> int:

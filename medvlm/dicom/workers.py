@@ -19,9 +19,10 @@ from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 from typing import IO, Any, TypeVar
+from weakref import WeakSet
 
 from medvlm.dicom.limits import limits
-from medvlm.errors import InputError, TooLarge, Undecodable
+from medvlm.errors import ConfigError, InputError, TooLarge, Undecodable
 
 if sys.platform != "win32":
     import fcntl
@@ -46,7 +47,10 @@ _ENVIRONMENT = {
 
 
 def in_workers(
-    function: Callable[[Job], Result], jobs: Sequence[Job], chunk: int = 1
+    function: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    chunk: int = 1,
+    patience: Callable[[Job], float] | None = None,
 ) -> Iterator[Result | InputError]:
     """`function` of every job, in order; an InputError that it raised stands in its place.
 
@@ -55,8 +59,15 @@ def in_workers(
         jobs: what it is called with.
         chunk: jobs handed over at once, which pays where each is short. The limit of time is a
             chunk's; where a chunk fails, its jobs are done again one by one.
+        patience: by how much a job may exceed the limit of time: 2 is twice as long.
     """
     chunks = [jobs[start : start + chunk] for start in range(0, len(jobs), chunk)]
+
+    def start(worker: _Worker, place: int) -> None:
+        longer = max(map(patience, chunks[place])) if patience else 1.0
+        worker.start(function, chunks[place], answers, longer * limits().decode_seconds)
+        busy[worker] = place
+
     count = min(os.cpu_count() or 1, MOST_PROCESSES, len(chunks))
     ready: dict[int, list[Result | InputError] | InputError] = {}
     busy: dict[_Worker, int] = {}
@@ -67,19 +78,17 @@ def in_workers(
         for number, part in enumerate(chunks):
             while number not in ready:
                 while started < min(len(chunks), number + AHEAD * count) and len(busy) < count:
-                    worker = idle.pop() if idle else _take()
-                    worker.start(function, chunks[started], answers)
-                    busy[worker] = started
+                    start(idle.pop() if idle else _take(), started)
                     started += 1
                 for worker in _finished(busy, answers):
                     place = busy.pop(worker)
                     result = worker.result()
                     if worker.alive:
                         idle.append(worker)
+                    else:
+                        worker.kill()
                     if worker.blameless and len(chunks[place]) == 1:
-                        fresh = _Worker()
-                        fresh.start(function, chunks[place], answers)
-                        busy[fresh] = place
+                        start(_Worker(), place)
                     else:
                         ready[place] = result
             results = ready.pop(number)
@@ -88,7 +97,7 @@ def in_workers(
             elif len(part) == 1:
                 yield results
             else:
-                yield from in_workers(function, part)
+                yield from in_workers(function, part, patience=patience)
     finally:
         for worker in busy:  # nobody wants their results any more
             worker.kill()
@@ -130,30 +139,44 @@ class _Worker:
     """A process that answers one job at a time, and a thread that waits for the answers."""
 
     def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", _MAIN, *sys.path],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, **_ENVIRONMENT},
-        )
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", _MAIN, *map(str, sys.path)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, **_ENVIRONMENT},
+            )
+        except (OSError, TypeError) as error:
+            raise ConfigError(
+                "no process can be started to decode images in",
+                file=str(sys.executable),
+                remedy="run medvlm with a Python whose sys.executable can be run",
+            ) from error
         _widen(self.process.stdin, self.process.stdout)
         self.alive = True
         self.late = False
         self.starts = 0
-        self.deadline = 0.0
+        self.seconds = self.deadline = 0.0
         self.results: list[Any] = []
         self.expected = 0
         self.answers: SimpleQueue[_Worker] = SimpleQueue()
-        Thread(target=self._listen, daemon=True).start()
+        self.listener = Thread(target=self._listen, daemon=True)
+        self.listener.start()
+        _all.add(self)
 
     def start(
-        self, function: Callable[[Any], Any], jobs: Sequence[Any], answers: SimpleQueue[_Worker]
+        self,
+        function: Callable[[Any], Any],
+        jobs: Sequence[Any],
+        answers: SimpleQueue[_Worker],
+        seconds: float,
     ) -> None:
         """Begins some jobs; the worker puts itself into `answers` when it has the results."""
         self.answers, self.results, self.expected = answers, [], len(jobs)
         self.starts += 1
-        self.deadline = time.monotonic() + limits().decode_seconds
+        self.seconds = seconds
+        self.deadline = time.monotonic() + seconds
         try:
             _send(self.process.stdin, (function, jobs))
         except BrokenPipeError:  # it died at rest, and its listener has gone
@@ -177,7 +200,7 @@ class _Worker:
         self.kill()
         if self.late:
             return Undecodable(
-                f"Decoding it took longer than {limits().decode_seconds:g} s.",
+                f"Decoding it took longer than {self.seconds:g} s.",
                 remedy="If it is a real image, raise MEDVLM_LIMIT_DECODE_SECONDS.",
             )
         return Undecodable("It made the decoder crash, or take more memory than it may.")
@@ -186,6 +209,7 @@ class _Worker:
         self.alive = False
         self.process.kill()
         self.process.wait()
+        self.listener.join(1)  # it reads the end, and leaves the pipe alone
         for pipe in (self.process.stdin, self.process.stdout):
             with contextlib.suppress(OSError):
                 if pipe:
@@ -205,6 +229,7 @@ class _Worker:
 
 
 _resting: list[_Worker] = []
+_all: WeakSet[_Worker] = WeakSet()
 _lock = Lock()
 
 
@@ -221,12 +246,35 @@ def _take() -> _Worker:
 def _give_back(workers: Sequence[_Worker]) -> None:
     with _lock:
         _resting.extend(workers)
+        spare = [_resting.pop() for _ in range(len(_resting) - MOST_PROCESSES)]
+    for worker in spare:
+        worker.kill()
+
+
+def end_resting() -> None:
+    """Ends the processes that wait for work; the next ones heed limits set since."""
+    with _lock:
+        while _resting:
+            _resting.pop().kill()
 
 
 @atexit.register
-def _end() -> None:
-    for worker in _resting:
+def _end_all() -> None:
+    for worker in list(_all):
         worker.kill()
+
+
+def _forget() -> None:
+    """In a forked child: the workers are the parent's, and their listeners stayed there."""
+    global _resting, _lock
+    _inherited.extend(_all)  # kept, or their pipes would be closed under the parent
+    _all.clear()
+    _resting, _lock = [], Lock()
+
+
+_inherited: list[_Worker] = []
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 def _finished(busy: dict[_Worker, int], answers: SimpleQueue[_Worker]) -> list[_Worker]:
@@ -238,7 +286,8 @@ def _finished(busy: dict[_Worker, int], answers: SimpleQueue[_Worker]) -> list[_
             done.append(answers.get())
     except Empty:
         return [worker for worker in busy if worker.deadline <= time.monotonic()]
-    return [worker for worker in done if worker in busy]
+    # One that died while it was given work is heard of twice.
+    return [worker for worker in dict.fromkeys(done) if worker in busy]
 
 
 def _widen(*pipes: IO[bytes] | None) -> None:

@@ -101,7 +101,7 @@ def load_images(instances: Sequence[Instance], frame: int = 0) -> Iterator[Image
     Compressed files are decoded in worker processes, a few ahead of what is taken.
     """
     jobs = [(replace(instance, keep=()), frame) for instance in instances]
-    loaded = where_safe(_pixels, jobs, lambda job: job[0].is_compressed)
+    loaded = where_safe(_pixels, jobs, lambda job: job[0].needs_worker)
     for instance, result in zip(instances, loaded, strict=True):
         image: ImageInput | InputError
         try:
