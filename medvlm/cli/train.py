@@ -24,7 +24,7 @@ def pretrain(config: ConfigFile) -> None:
 def train(
     config: ConfigFile,
     name: Annotated[str, typer.Option(help="The checkpoint's name.")] = "medvlm-cxr-lite",
-    version: Annotated[str, typer.Option(help="Its version.")] = "0.1.0",
+    version: Annotated[str, typer.Option(help="Its version.")] = "0.2.0",
     llm_path: LlmPath = None,
 ) -> None:
     """Aligns connector and language model in two stages; goes on where an earlier run stopped."""
