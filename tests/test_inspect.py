@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom.config import IGNORE
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
+from pydicom.uid import SecondaryCaptureImageStorage
 from typer.testing import CliRunner
 
 from medvlm.cli import application
@@ -203,6 +206,22 @@ def one_echo_in_two_forms(slices: list[Dataset]) -> None:
         ds.PixelData = (ramp(20, 24, np.int16) + number // 6).tobytes()
 
 
+def two_stations(slices: list[Dataset]) -> None:
+    """Chest and pelvis in one series, 300 mm apart."""
+    slices += ct_slices()
+    for number, ds in enumerate(slices):
+        ds.AcquisitionNumber = 1 + number // 6
+        if number >= 6:
+            ds.ImagePositionPatient = [0, 0, 300 + 2.5 * number]
+
+
+def a_picture_among_them(slices: list[Dataset]) -> None:
+    slices[0].SOPClassUID = slices[0].file_meta.MediaStorageSOPClassUID = (
+        SecondaryCaptureImageStorage
+    )
+    del picture.ImagePositionPatient
+
+
 def nowhere(slices: list[Dataset]) -> None:
     slices[2].ImagePositionPatient = [0, 0, "1e300"]
 
@@ -215,6 +234,8 @@ def nowhere(slices: list[Dataset]) -> None:
         (creeping, ["irregular_spacing resampled"], [(61, 1)]),
         (second_moved, ["mixed_acquisition split"], [(6, 1), (6, 1)]),
         (one_echo_in_two_forms, [], [(6, 2)]),
+        (two_stations, ["mixed_acquisition split"], [(6, 1), (6, 1)]),
+        (a_picture_among_them, ["secondary_capture split"], [(5, 1)]),
         (nowhere, ["missing_position refused"], []),
     ],
 )
@@ -250,6 +271,24 @@ def test_two_patients_under_one_study_uid(tmp_path: Path) -> None:
         assert codes(series) == ["uid_collision"]
         assert series["problems"][0]["action"] == "split"
         assert series["volume"]["shape"] == [4, 20, 24]
+
+
+def test_a_copy_of_a_film_is_named(tmp_path: Path) -> None:
+    film = save(synthetic(ramp()), tmp_path / "a.dcm")
+    shutil.copy(film, tmp_path / "b.dcm")
+    (study,) = inspect_reading(read_inputs(tmp_path))["studies"]
+    assert codes(study["series"][0]) == ["duplicate_file"]
+
+
+def test_pictures_beside_a_study_with_no_uid_are_not_its_patients(tmp_path: Path) -> None:
+    ds = synthetic(ramp())
+    ds["StudyInstanceUID"] = DataElement("StudyInstanceUID", "UI", "abc", validation_mode=IGNORE)
+    save(ds, tmp_path / "a.dcm")
+    for name in ("b", "c"):
+        Image.fromarray(ramp(dtype=np.uint8) + ord(name)).save(tmp_path / f"{name}.png")
+    inspection = inspect_reading(read_inputs(tmp_path))
+    said = {code for study in inspection["studies"] for code in codes(study["series"][0])}
+    assert said == {"non_dicom"}
 
 
 def test_a_copy_of_a_file_is_left_out(tmp_path: Path) -> None:

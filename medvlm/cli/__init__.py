@@ -7,6 +7,7 @@ usage. Results go to files, a short summary to the terminal; with `--json` stdou
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 
 import typer
 
@@ -36,6 +37,9 @@ application.add_typer(model, name="model")
 
 def main() -> None:
     """Runs a command; an error made on purpose ends in its own words, not in a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a name of a file may not fit the terminal's letters
+            stream.reconfigure(errors="backslashreplace")
     try:
         application()
     except MedVLMError as error:

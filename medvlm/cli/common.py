@@ -72,7 +72,7 @@ def load_with_notice(name: str | None, llm_path: Path | None) -> Checkpoint:
 
 def print_json(content: Any) -> None:
     """JSON on stdout, for programs."""
-    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def writable(folder: Path) -> None:

@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
 from medvlm.dicom.decode import header_value
-from medvlm.dicom.grid import STRAY_MM, fit_grid
+from medvlm.dicom.grid import STRAY_MM, Grid, fit_grid
 from medvlm.dicom.instance import Instance
 from medvlm.dicom.planes import Plane, planes_of
 from medvlm.dicom.stack import Action, Assembly, Problem, Stack, count
@@ -29,6 +30,14 @@ from medvlm.errors import InputError
 ANGLE_TOLERANCE = 1e-3  # of direction cosines, about 0.06 degrees; of pixel spacings, mm
 SAME_PLACE_MM = 0.01
 FARTHEST_MM = 1e5  # from the origin of patient coordinates
+_NO_SLICES: tuple[tuple[str, str, Callable[[Instance], bool]], ...] = (
+    ("localizer", "localizer", lambda one: "LOCALIZER" in map(str.upper, one.image_type)),
+    (
+        "secondary_capture",
+        "secondary capture",
+        lambda one: "SecondaryCapture" in UID(one.sop_class_uid or "").keyword,
+    ),
+)
 # What makes of the same stored values another image.
 _MEANING = (
     *("Rows", "Columns", "BitsStored", "PixelRepresentation", "PhotometricInterpretation"),
@@ -43,7 +52,7 @@ def assemble(instances: Sequence[Instance]) -> Assembly:
     """
     work = _Work()
     planes: list[Plane] = []
-    for instance in work.without_localizers(work.without_copies(instances)):
+    for instance in work.only_slices(work.without_copies(instances)):
         try:
             planes += planes_of(instance)
         except InputError as error:
@@ -92,12 +101,14 @@ class _Work:
             self.say("uid_collision", message, "refused")
         return kept
 
-    def without_localizers(self, instances: list[Instance]) -> list[Instance]:
-        slices = [one for one in instances if "LOCALIZER" not in one.image_type]
-        if lost := len(instances) - len(slices):
-            message = f"{count(lost, 'localizer')} kept out of the volume."
-            self.say("localizer", message, "split")
-        return slices
+    def only_slices(self, instances: list[Instance]) -> list[Instance]:
+        """Without localizers, and without pictures of screens that were filed among the slices."""
+        for code, word, is_one in _NO_SLICES:
+            left = [one for one in instances if not is_one(one)]
+            if lost := len(instances) - len(left):
+                self.say(code, f"{count(lost, word)} kept out of the volume.", "split")
+            instances = left
+        return instances
 
     def groups(self, planes: list[Plane]) -> list[list[Plane]]:
         """Planes of one size, direction and pixel spacing; none where any lacks its place."""
@@ -125,7 +136,12 @@ class _Work:
         normal = planes[0].normal
         places = _places(planes, normal)
         if len(places) == len(planes):
-            return self._regular([tuple(place[0] for place in places)])
+            ordered = tuple(place[0] for place in places)
+            if separate := _apart(ordered):
+                message = f"Slices of {len(separate)} acquisitions that cover different places."
+                self.say("mixed_acquisition", message, "split")
+                return [stack for part in separate for stack in self._regular([part])]
+            return self._regular([ordered])
         parts = self._by_acquisition(planes, places, normal)
         if parts and _same_places(parts, places, normal):
             return self._regular(
@@ -200,8 +216,7 @@ class _Work:
         for group in shared:
             if len(group[0]) < 2:
                 continue
-            positions = np.array([plane.position for plane in group[0]])
-            grid = fit_grid(positions, group[0][0].normal)
+            grid = _grid(group[0])
             if isinstance(grid, Problem):
                 self.problems.append(grid)
                 continue
@@ -217,6 +232,22 @@ class _Work:
                 )
             )
         return stacks
+
+
+def _apart(planes: tuple[Plane, ...]) -> list[tuple[Plane, ...]]:
+    """Planes that make no volume together, in parts by acquisition that each make one."""
+    if len(planes) < 4 or not isinstance(_grid(planes), Problem):
+        return []
+    for field in range(max(len(plane.acquisition) for plane in planes)):
+        parts = [tuple(part) for part in _split(planes, partial(_values, (field,)))]
+        whole = all(len(part) > 1 and not isinstance(_grid(part), Problem) for part in parts)
+        if len(parts) > 1 and whole:
+            return parts
+    return []
+
+
+def _grid(planes: Sequence[Plane]) -> Grid | Problem:
+    return fit_grid(np.array([plane.position for plane in planes]), planes[0].normal)
 
 
 def _in_blocks(places: list[list[Plane]]) -> list[tuple[Plane, ...]]:

@@ -34,7 +34,7 @@ def functional_group(ds: Dataset, frame: int, keyword: str) -> Dataset:
     for group in groups:
         if found := _item(group, keyword):
             return found
-    enhanced = any(_items(ds, name) for name in (PER_FRAME, SHARED))
+    enhanced = any(isinstance(header_value(ds, name), Sequence) for name in (PER_FRAME, SHARED))
     return Dataset() if enhanced else ds
 
 
@@ -46,12 +46,6 @@ def stating(ds: Dataset, frame: int, keyword: str, *elements: str) -> Dataset:
     """
     group = functional_group(ds, frame, keyword)
     return group if any(header_value(group, name) is not None for name in elements) else ds
-
-
-def _items(ds: Dataset, keyword: str) -> list[Dataset]:
-    """The items of a sequence; none where it is absent or no sequence at all."""
-    value = header_value(ds, keyword)
-    return list(value) if isinstance(value, Sequence) else []
 
 
 def _item(ds: Dataset, keyword: str, index: int = 0) -> Dataset:

@@ -68,7 +68,7 @@ def _volumes_and_problems(instances: list[Instance], patients: int) -> dict[str,
         stacks = assembly.stacks
         problems += assembly.problems
     else:
-        problems += _colliding(instances)
+        problems += _repeated(instances)
     volumes = [_volume(stack) for stack in stacks]
     shown = ("shape", "spacing_mm", "orientation")
     return {
@@ -89,18 +89,19 @@ def _volume(stack: Stack) -> dict[str, Any]:
     }
 
 
-def _colliding(instances: list[Instance]) -> list[Problem]:
-    """Files of other content under one SOP Instance UID: told apart by file, not by UID."""
-    by_uid: dict[str, list[Instance]] = defaultdict(list)
-    for instance in instances:
-        if instance.sop_instance_uid:
-            by_uid[instance.sop_instance_uid].append(instance)
-    colliding = sum(
-        len(same)
-        for same in by_uid.values()
-        if len(same) > 1 and len({instance.sha256 for instance in same}) > 1
-    )
-    if not colliding:
-        return []
-    message = f"{count(colliding, 'file')} of other content share a SOP Instance UID."
-    return [Problem("uid_collision", message, "accepted")]
+def _repeated(instances: list[Instance]) -> list[Problem]:
+    """Files that share a SOP Instance UID: copies, and others that only their files tell apart."""
+    by_uid: dict[str, list[str]] = defaultdict(list)
+    for uid, several in Counter(one.sop_instance_uid for one in instances).items():
+        if uid and several > 1:
+            by_uid[uid] = [one.sha256 for one in instances if one.sop_instance_uid == uid]
+    copies = sum(len(same) - len(set(same)) for same in by_uid.values())
+    colliding = sum(len(set(same)) for same in by_uid.values() if len(set(same)) > 1)
+    problems = []
+    if copies:
+        message = f"{count(copies, 'copy', 'copies')} of a file that is there."
+        problems.append(Problem("duplicate_file", message, "accepted"))
+    if colliding:
+        message = f"{count(colliding, 'file')} of other content share a SOP Instance UID."
+        problems.append(Problem("uid_collision", message, "accepted"))
+    return problems
