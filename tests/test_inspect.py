@@ -216,9 +216,9 @@ def two_stations(slices: list[Dataset]) -> None:
 
 
 def a_picture_among_them(slices: list[Dataset]) -> None:
-    slices[0].SOPClassUID = slices[0].file_meta.MediaStorageSOPClassUID = (
-        SecondaryCaptureImageStorage
-    )
+    picture = slices[0]
+    picture.SOPClassUID = SecondaryCaptureImageStorage
+    picture.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
     del picture.ImagePositionPatient
 
 
