@@ -212,14 +212,13 @@ def agree(path: Path, data: bytes) -> None:
         assert quick == full, f"{quick} is not {full}"
 
 
-def _said(ds: AnyDataset, have: int | None) -> Any:
-    if have is None:
-        return "no image"  # why that is so may be said in two ways
+def _said(ds: AnyDataset, have: int | None) -> dict[str, Any] | None:
+    """The facts of an image; None for what is refused, for which there may be several reasons."""
     try:
         check_pixels(ds, have)
         return {"pixel bytes": have, **dicom_facts(ds)}
-    except InputError as error:
-        return error.code
+    except InputError:
+        return None
 
 
 def anything(choose: Choose, files: list[bytes]) -> bytes:

@@ -28,7 +28,7 @@ from pydicom.uid import (
 )
 
 from medvlm.dicom.codestream import codestream_size
-from medvlm.dicom.header import AnyDataset, Elements
+from medvlm.dicom.header import AnyDataset, Elements, refuse_long
 from medvlm.dicom.limits import limits
 from medvlm.dicom.nesting import refuse_deep, too_many
 from medvlm.errors import (
@@ -288,6 +288,7 @@ def _refuse_endless(ds: Dataset) -> None:
     order = "<" if ds.original_encoding[1] else ">"
     for raw in ds._dict.values():
         if isinstance(raw, RawDataElement) and raw.VR in _SEQUENCE_VRS and raw.value:
+            refuse_long(raw.tag, raw.VR.encode() if raw.VR else None, len(raw.value))
             refuse_deep(raw.value, order)
 
 

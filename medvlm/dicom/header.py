@@ -128,12 +128,19 @@ def _encodings(ds: Dataset) -> list[str]:
         raise _Unusual from error
 
 
-def _is_short(tag: int) -> bool:
-    """Whether the dictionary says that the element is a number, a name or another short thing."""
+def refuse_long(tag: int, vr: bytes | None, length: int) -> None:
+    """Raises TooLarge for numbers, names and other short things of more than a megabyte.
+
+    Only an implicit data set can hold such; each of the numbers becomes an object of its own.
+    """
+    if length <= _LONG_ELEMENT:
+        return
     try:
-        return _dictionary_vr(tag).encode() in SHORT_VRS
+        short = (vr or _dictionary_vr(tag).encode()) in SHORT_VRS
     except KeyError:  # a private element
-        return False
+        short = False
+    if short:
+        raise TooLarge("An element of its header is longer than any can be.")
 
 
 def _may_be_sequence(tag: int) -> bool:
@@ -298,8 +305,7 @@ class _Walk:
         """Refuse an element too long for its kind, and one that holds sequences without end."""
         if length > _LONG_ELEMENT:
             self.plain = False
-            if vr in SHORT_VRS or (vr is None and _is_short(tag)):
-                raise TooLarge("An element of its header is longer than any can be.")
+            refuse_long(tag, vr, length)
         if vr in (b"SQ", b"UN", None) and self._bytes(value, 4) == b"\xfe\xff\x00\xe0":
             refuse_deep(self._bytes(value, length))
 
