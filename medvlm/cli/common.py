@@ -87,8 +87,11 @@ def writable(folder: Path) -> None:
         ) from error
 
 
-def write_atomically(path: Path, content: str) -> None:
-    """A file is either whole or not there."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """A file is either whole or not there; text is written as UTF-8."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(content, encoding="utf-8")
-    partial.replace(path)
+    try:
+        partial.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -123,7 +123,7 @@ def _deidentify_all(found: list[Found | InputError], out: Path, key: Key) -> Out
                 if isinstance(result, InputError):
                     raise result
                 output = f"{key.digest('file', digest).hex()[:32]}.dcm"
-                _write(out / output, result.data)
+                write_atomically(out / output, result.data)
                 outcome.copies.append(
                     {
                         "input": name,
@@ -168,16 +168,6 @@ def _find_once(
                     continue
                 seen.add(place)
             yield item
-
-
-def _write(path: Path, data: bytes) -> None:
-    """The file is either whole or not there."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _secret(key_file: Path | None, new_key: Path | None, out: Path) -> bytes | None:

@@ -138,8 +138,7 @@ class _Work:
         if len(places) == len(planes):
             ordered = tuple(place[0] for place in places)
             if separate := _apart(ordered):
-                message = f"Slices of {len(separate)} acquisitions that cover different places."
-                self.say("mixed_acquisition", message, "split")
+                self._say_apart(len(separate))
                 return [stack for part in separate for stack in self._regular([part])]
             return self._regular([ordered])
         parts = self._by_acquisition(planes, places, normal)
@@ -150,8 +149,7 @@ class _Work:
         if repeats := _in_blocks(places):
             return self._regular(repeats)
         if parts:
-            message = f"Slices of {len(parts)} acquisitions that cover different places."
-            self.say("mixed_acquisition", message, "split")
+            self._say_apart(len(parts))
             # Each part has every place once: it is not split again.
             return [stack for part in parts for stack in self.stacks(part)]
         distinct = self._without_equals(places)
@@ -161,6 +159,10 @@ class _Work:
         message = f"Slices of other content share {several}, and nothing tells them apart."
         self.say("duplicate_position", message, "refused")
         return []
+
+    def _say_apart(self, acquisitions: int) -> None:
+        message = f"Slices of {acquisitions} acquisitions that cover different places."
+        self.say("mixed_acquisition", message, "split")
 
     def _by_acquisition(
         self, planes: list[Plane], places: list[list[Plane]], normal: NDArray[np.float64]

@@ -56,11 +56,6 @@ class Stack:
         return self.distance, rows, columns
 
     @property
-    def is_regular(self) -> bool:
-        """Whether the planes are the volume, with no resampling."""
-        return self.is_straight and self.steps == tuple(range(self.depth))
-
-    @property
     def orientation(self) -> str:
         """For each axis of `shape`, the side of the patient it grows towards, such as "SPL"."""
         first = self.volumes[0][0]

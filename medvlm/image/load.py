@@ -141,14 +141,18 @@ def _pixels(job: tuple[Instance, int]) -> tuple[NDArray[np.float32], float]:
     instance, frame = job
     opened = instance.open()
     if isinstance(opened, Image.Image):
-        return render_picture(opened), coloured_share(np.asarray(opened.convert("RGB")) / 255)
+        return render_picture(opened), coloured_share(np.asarray(opened.convert("RGB")))
     grey = model_view(opened, frame)
     if instance.samples != 3:
         return grey, 0.0
-    colours = decode_frame(opened, frame)
-    return grey, coloured_share(colours / (2.0 ** (8 * colours.dtype.itemsize) - 1))
+    return grey, coloured_share(decode_frame(opened, frame))
 
 
-def coloured_share(colours: NDArray[np.floating]) -> float:
-    """Share of the pixels of [H, W, 3] in 0..1 whose channels differ by more than noise does."""
-    return float((np.ptp(colours, axis=2) > COLOUR_NOISE).mean())
+def coloured_share(colours: NDArray[np.integer]) -> float:
+    """Share of the pixels [H, W, 3] whose channels differ by more than noise does.
+
+    White is all bits of the integers set.
+    """
+    white = 2.0 ** (8 * colours.dtype.itemsize) - 1
+    spread = colours.max(axis=2).astype(np.float32) - colours.min(axis=2)
+    return float((spread > COLOUR_NOISE * white).mean())
