@@ -181,7 +181,7 @@ def test_an_unknown_checkpoint_says_what_to_do() -> None:
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError):
-        LanguageModel(tmp_path, TINY.lora)
+        LanguageModel(tmp_path, TINY.language.lora)
 
 
 def test_findings_are_the_mean_of_two_readings(model: VisionLanguageModel) -> None:

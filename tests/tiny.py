@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from medvlm.config import ConnectorConfig, EncoderConfig, LoraSettings, ModelConfig
+from medvlm.config import ConnectorConfig, EncoderConfig, LanguageConfig, LoraSettings, ModelConfig
 from medvlm.draft.wording import sentence_request
 from medvlm.findings import PHRASES
 from medvlm.model.checkpoint import (
@@ -26,7 +26,7 @@ from medvlm.model.vlm import VisionLanguageModel
 TINY = ModelConfig(
     encoder=EncoderConfig(size=64, dense_width=8),
     connector=ConnectorConfig(tokens=(2, 2), width=16, depth=1),
-    lora=LoraSettings(rank=2, alpha=4),
+    language=LanguageConfig(lora=LoraSettings(rank=2, alpha=4)),
 )
 
 

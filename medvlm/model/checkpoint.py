@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from medvlm.config import Config, GateConfig, ModelConfig
 from medvlm.errors import CheckpointError, ConfigError
 from medvlm.findings import FINDINGS
-from medvlm.model.base_llm import BASE_LLM, base_llm_dir
+from medvlm.model.base_llm import base_llm_dir
 from medvlm.model.heads import ATTRIBUTES
 from medvlm.model.language import PROMPT_VERSION
 from medvlm.model.vision import channels_last
@@ -67,7 +67,6 @@ class CheckpointConfig(Config):
     name: str
     version: str
     weights_sha256: str = ""
-    base_llm: str = BASE_LLM
     prompt_version: str = PROMPT_VERSION
     findings: tuple[str, ...] = FINDINGS
     attributes: tuple[str, ...] = ATTRIBUTES
@@ -188,7 +187,6 @@ def sha256_of(path: Path) -> str:
 
 def _check_fit(config: CheckpointConfig, folder: Path) -> None:
     expected = {
-        "base_llm": BASE_LLM,
         "prompt_version": PROMPT_VERSION,
         "findings": FINDINGS,
         "attributes": ATTRIBUTES,

@@ -42,7 +42,7 @@ class VisionLanguageModel(nn.Module):
         self.config = config
         self.vision = VisionModel(config.encoder)
         self.second = SecondReader(config.second) if config.second else None
-        self.language = LanguageModel(llm, config.lora)
+        self.language = LanguageModel(llm, config.language.lora)
         self.connector = CAbstractor(
             config.connector, self.vision.encoder.channels, self.language.width
         )

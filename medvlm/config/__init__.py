@@ -1,0 +1,40 @@
+"""Configuration: small frozen objects, read from YAML, unknown keys refused.
+
+Units: `size`, `width` and `stride` are pixels of the square input grid; `seed` seeds everything.
+"""
+
+from medvlm.config.base import Config
+from medvlm.config.model import (
+    ConnectorConfig,
+    EncoderConfig,
+    GateConfig,
+    LanguageConfig,
+    LoraSettings,
+    ModelConfig,
+    PicturesConfig,
+)
+from medvlm.config.train import (
+    DataConfig,
+    Phase,
+    PretrainConfig,
+    StageConfig,
+    TrainConfig,
+    WeightsConfig,
+)
+
+__all__ = [
+    "Config",
+    "ConnectorConfig",
+    "DataConfig",
+    "EncoderConfig",
+    "GateConfig",
+    "LanguageConfig",
+    "LoraSettings",
+    "ModelConfig",
+    "Phase",
+    "PicturesConfig",
+    "PretrainConfig",
+    "StageConfig",
+    "TrainConfig",
+    "WeightsConfig",
+]
