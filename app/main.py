@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from medvlm.dicom.prior import chosen_prior
 from medvlm.dicom.read import read_inputs
 from medvlm.dicom.study import group_studies
 from medvlm.draft.answer import answer_question
@@ -28,6 +29,7 @@ from medvlm.resources import sample_film
 if TYPE_CHECKING:
     from streamlit.runtime.uploaded_file_manager import UploadedFile
 
+    from medvlm.dicom.prior import Prior
     from medvlm.dicom.study import Study
     from medvlm.draft.compose import DraftResult
     from medvlm.image.load import ImageInput
@@ -54,12 +56,13 @@ def main() -> None:
         study = _chosen_study(path)
         if study is None:
             return
-        result = _drafted(path, study)
+        prior = _chosen_prior(study)
+        result = _drafted(path, study, prior)
         report, question = st.tabs(["Draft", "Ask"])
         with report:
             _show_draft(result)
         with question:
-            _ask(study)
+            _ask(study, prior)
     except MedVLMError as error:
         st.error("This did not work.")
         st.text(str(error))
@@ -73,9 +76,15 @@ def _chosen_file() -> Path | None:
             return sample_film()
         if source == "Upload":
             # Any name is taken: on discs, DICOM files have none that tells.
-            upload = st.file_uploader("DICOM, PNG, JPEG or zip")
+            upload = st.file_uploader("DICOM, PNG, JPEG or zip", key="study")
             return _kept(upload) if upload is not None else None
     return None
+
+
+def _chosen_prior(study: Study) -> Prior | None:
+    """The earlier study to compare with, if the user gave one."""
+    upload = st.sidebar.file_uploader("An earlier study to compare with, if any", key="prior")
+    return chosen_prior(study, _studies(_kept(upload))) if upload is not None else None
 
 
 def _kept(upload: UploadedFile) -> Path:
@@ -92,14 +101,7 @@ def _kept(upload: UploadedFile) -> Path:
 
 def _chosen_study(path: Path) -> Study | None:
     """The study in the file; of several, the one the user picks."""
-    readings = st.session_state.setdefault("readings", {})
-    if str(path) not in readings:
-        readings[str(path)] = read_inputs([path])
-    reading = readings[str(path)]
-    for refused in reading.failed:
-        st.error("A file could not be read.")
-        st.text(f"{refused.message} {refused.remedy or ''}")
-    studies = group_studies(reading)
+    studies = _studies(path)
     if not studies:
         return None
     if len(studies) == 1:
@@ -110,14 +112,26 @@ def _chosen_study(path: Path) -> Study | None:
     return studies[chosen]
 
 
-def _drafted(path: Path, study: Study) -> DraftResult:
-    """The draft, made once per study and session."""
+def _studies(path: Path) -> list[Study]:
+    """The studies in a file, read once per session; says what could not be read."""
+    readings = st.session_state.setdefault("readings", {})
+    if str(path) not in readings:
+        readings[str(path)] = read_inputs([path])
+    reading = readings[str(path)]
+    for refused in reading.failed:
+        st.error("A file could not be read.")
+        st.text(f"{refused.message} {refused.remedy or ''}")
+    return group_studies(reading)
+
+
+def _drafted(path: Path, study: Study, prior: Prior | None) -> DraftResult:
+    """The draft, made once per study, prior and session."""
     drafts = st.session_state.setdefault("drafts", {})
-    key = (str(path), study.name)
+    key = (str(path), study.name, prior.study.name if prior else None)
     if key not in drafts:
         model = model_of_page(None)
         with st.spinner("Drafting ..."):
-            drafts[key] = draft_study(model, study)
+            drafts[key] = draft_study(model, study, prior)
     result: DraftResult = drafts[key]
     return result
 
@@ -134,6 +148,10 @@ def _show_draft(result: DraftResult) -> None:
             st.text(f"Image {number} was left out:")
             for reason in image.reasons:
                 st.text(reason.message)
+    if draft.comparison:
+        _show_check(draft.comparison.input_check, "The earlier study was refused: not compared.")
+        for reservation in draft.comparison.reservations:
+            st.text(reservation.message)
     picture, words = st.columns([3, 2])
     with picture:
         if result.overlay is not None:
@@ -156,16 +174,16 @@ def _show_draft(result: DraftResult) -> None:
         )
 
 
-def _show_check(check: InputCheck) -> bool:
+def _show_check(check: InputCheck, refusal: str = "The model was not made for this study.") -> bool:
     """Says what the gate refused; returns whether it accepted the study."""
     if not check.accepted:
-        st.error("The model was not made for this study.")
+        st.error(refusal)
     for reason in check.reasons:
         st.text(reason.message)
     return check.accepted
 
 
-def _ask(study: Study) -> None:
+def _ask(study: Study, prior: Prior | None) -> None:
     number = 0
     if len(study.instances) > 1:
         number = st.selectbox(
@@ -182,7 +200,9 @@ def _ask(study: Study) -> None:
         answer = None
         if st.button("Ask", type="primary", disabled=not question.strip()):
             with st.spinner("Looking ..."):
-                answer = answer_question(model_of_page(None), image, question.strip(), box)
+                answer = answer_question(
+                    model_of_page(None), image, question.strip(), box, study=study, prior=prior
+                )
             _show_answer(answer)
     with picture:
         _show_regions(image, box, answer)

@@ -10,13 +10,17 @@ MedVLMError
 │   ├── UnsafeArchive     unsafe_archive
 │   ├── TooLarge          too_large
 │   ├── TooDeep           too_deep
+│   ├── PriorRefused      prior_refused
 │   └── RefusedByPolicy   refused_by_policy
 ├── ConfigError           config
 ├── DataSetError          data_set
 ├── DataCardError         data_card
 ├── CheckpointError       checkpoint
-│   └── BaseModelMissing  base_model_missing
+│   ├── BaseModelMissing  base_model_missing
+│   └── PromotionRefused  promotion_refused
+├── TrainingError         training
 └── UsageError            usage (the command line exits 2)
+    └── MissingExtra      missing_extra
 
 A message says what is wrong, `file` which file it is about, `remedy` what to do about it.
 """
@@ -113,6 +117,12 @@ class TooDeep(InputError):
     code = "too_deep"
 
 
+class PriorRefused(InputError):
+    """What was given as the prior study is another patient's, or no earlier study."""
+
+    code = "prior_refused"
+
+
 class RefusedByPolicy(InputError):
     """It may hold what identifies a patient where nothing here can find or remove it."""
 
@@ -149,7 +159,25 @@ class BaseModelMissing(CheckpointError):
     code = "base_model_missing"
 
 
+class PromotionRefused(CheckpointError):
+    """A fine-tuned checkpoint failed a gate, or was changed since it was evaluated."""
+
+    code = "promotion_refused"
+
+
+class TrainingError(MedVLMError):
+    """Training came to a point from which it cannot go on."""
+
+    code = "training"
+
+
 class UsageError(MedVLMError):
     """The command was called wrongly; the command line exits 2."""
 
     code = "usage"
+
+
+class MissingExtra(UsageError):
+    """What was asked for needs an optional package that is not installed."""
+
+    code = "missing_extra"

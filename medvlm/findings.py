@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal
+
+Polarity = Literal["present", "absent", "uncertain"]
 
 NIH_FINDINGS: tuple[str, ...] = (
     "Atelectasis",
@@ -199,17 +202,23 @@ def find_mentions(text: str) -> list[Mention]:
     ]
 
 
+def wordings() -> dict[str, str]:
+    """The finding of each wording, singular and plural, in lower case; "" for none of them."""
+    finding_of = {form: "" for wording in _OTHERS for form in (wording, plural(wording))}
+    for entry in _ENTRIES:
+        for wording in (entry.phrase, _key(entry.name), *entry.synonyms):
+            for form in (wording, plural(wording)):
+                finding_of[_key(form)] = entry.name
+    return finding_of
+
+
 @cache
 def _matcher() -> tuple[dict[str, str], re.Pattern[str]]:
     """The finding of each wording ("" for one that means something else), and the pattern."""
-    finding_of = {form: "" for wording in _OTHERS for form in (wording, _plural(wording))}
-    for entry in _ENTRIES:
-        for wording in (entry.phrase, _key(entry.name), *entry.synonyms):
-            for form in (wording, _plural(wording)):
-                finding_of[_key(form)] = entry.name
+    finding_of = wordings()
     # The regular expression takes the first alternative that fits, so the longest comes first.
-    wordings = sorted(finding_of, key=len, reverse=True)
-    alternatives = "|".join(re.escape(wording).replace(r"\ ", r"[\s_-]+") for wording in wordings)
+    longest_first = sorted(finding_of, key=len, reverse=True)
+    alternatives = "|".join(re.escape(form).replace(r"\ ", r"[\s_-]+") for form in longest_first)
     return finding_of, re.compile(rf"(?<!\w)({alternatives})(?!\w)", re.IGNORECASE)
 
 
@@ -217,7 +226,8 @@ def _key(wording: str) -> str:
     return re.sub(r"[\s_-]+", " ", wording).lower()
 
 
-def _plural(wording: str) -> str:
+def plural(wording: str) -> str:
+    """The plural of a wording's last word."""
     if wording.endswith("y"):
         return wording[:-1] + "ies"
     if wording.endswith("sis"):

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Probability = Annotated[float, Field(ge=0, le=1)]
+Change = Literal["new", "unchanged", "larger", "smaller", "resolved", "not_comparable"]
 
 
 class _Record(BaseModel):
@@ -70,7 +71,10 @@ class Evidence(_Record):
 
 
 class Finding(_Record):
-    """One sentence. ``probability``: that the finding is present, whatever the polarity."""
+    """One sentence. ``probability``: that the finding is present, whatever the polarity.
+
+    ``change``: since the study that the draft is compared with; null without one.
+    """
 
     text: str
     finding: str
@@ -78,12 +82,35 @@ class Finding(_Record):
     probability: Probability
     evidence: Evidence | None = None
     regions: list[Region] = []
+    change: Change | None = None
 
     @model_validator(mode="after")
     def _absent_is_nowhere(self) -> Self:
         if self.polarity == "absent" and self.regions:
             raise ValueError("a finding that is absent has no region")
         return self
+
+
+class PriorFinding(_Record):
+    """What the model sees of a finding in the earlier study, as it would draft it today."""
+
+    finding: str
+    polarity: Literal["present", "absent", "uncertain"]
+    probability: Probability
+    regions: list[Region] = []
+
+
+class Comparison(_Record):
+    """The earlier study that a draft was compared with.
+
+    ``input_check``: the gate's word on it; refused, nothing is compared. ``reservations``: what
+    could not be checked about it.
+    """
+
+    study_instance_uid: str | None = None
+    input_check: InputCheck
+    reservations: list[Reason] = []
+    findings: list[PriorFinding] = []
 
 
 class Withheld(_Record):
@@ -123,12 +150,19 @@ class Draft(_Record):
     findings: list[Finding] = []
     impression: str = ""
     withheld: list[Withheld] = []
+    comparison: Comparison | None = None
     timings_s: dict[str, Annotated[float, Field(ge=0)]] = {}
 
     @model_validator(mode="after")
     def _refused_says_nothing(self) -> Self:
         if not self.input_check.accepted and (self.findings or self.impression or self.withheld):
             raise ValueError("a refused study has no findings, impression or withheld sentences")
+        return self
+
+    @model_validator(mode="after")
+    def _only_a_prior_shows_change(self) -> Self:
+        if any((finding.change is None) != (self.comparison is None) for finding in self.findings):
+            raise ValueError("a finding has a change if, and only if, a prior study was given")
         return self
 
 

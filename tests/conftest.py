@@ -1,12 +1,18 @@
 """What all tests share: no network, and the folders they may look into."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Before anything imports transformers: a test that reaches for the network must fail, not wait.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# What this machine's user promoted is no business of the tests.
+os.environ["MEDVLM_HOME"] = tempfile.mkdtemp(prefix="medvlm-test-home-")
+atexit.register(shutil.rmtree, os.environ["MEDVLM_HOME"], ignore_errors=True)
 
 import pytest
 
@@ -49,8 +55,7 @@ def _tiny_folder(tmp_path_factory: pytest.TempPathFactory, tiny_language: Path) 
 @pytest.fixture
 def tiny(_tiny_folder: Path, tiny_language: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A tiny checkpoint's folder, which `load_checkpoint` loads on the tiny language model."""
-    for module in ("medvlm.model.checkpoint", "medvlm.train.align"):
-        monkeypatch.setattr(f"{module}.base_llm_dir", lambda path=None: tiny_language)
+    monkeypatch.setattr("medvlm.model.llm_source.base_llm_dir", lambda path=None: tiny_language)
     monkeypatch.setenv("MEDVLM_CHECKPOINT", str(_tiny_folder))
     return _tiny_folder
 

@@ -81,7 +81,7 @@ def test_an_unfinished_conversion_is_not_used(cache: Path, damage: str) -> None:
         manifest.write_text("[]")
     else:
         manifest.write_text(manifest.read_text().replace(base_llm.GGUF_SHA256, "0" * 64))
-    assert not base_llm._is_complete(target)
+    assert not base_llm.is_converted(target)
 
 
 def test_another_file_is_refused(cache: Path, tmp_path: Path) -> None:

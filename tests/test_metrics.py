@@ -15,15 +15,21 @@ from medvlm.evaluate.boxes import (
     mean_best_iou,
     pointing_game,
 )
-from medvlm.evaluate.metrics import (
-    auroc,
-    auroc_table,
-    calibration,
+from medvlm.evaluate.calibration import (
+    calibration_table,
     expected_calibration_error,
-    finding_f1,
-    normalise_answer,
+    reliability_bins,
     risk_coverage,
-    token_f1,
+)
+from medvlm.evaluate.metrics import (
+    auprc,
+    auprc_of,
+    auroc,
+    auroc_of,
+    classification_table,
+    finding_f1,
+    paired_f1_gain,
+    roc_curve,
 )
 
 NAN = float("nan")
@@ -95,7 +101,7 @@ def test_auroc_table() -> None:
     y[50:, 0] = NAN
     p = np.clip(y * 0.3 + rng.random((60, 3)) * 0.7, 0, 1)
     p[np.isnan(y)] = 0.5
-    table = auroc_table(y, p, ["A", "B", "C"], np.arange(60) // 2, n=100)
+    table = classification_table(y, p, ["A", "B", "C"], np.arange(60) // 2, n=100)
     a = roc_auc_score(y[:50, 0], p[:50, 0])
     b = roc_auc_score(y[:, 1], p[:, 1])
     assert table["macro_auroc"] == pytest.approx(a)
@@ -103,11 +109,15 @@ def test_auroc_table() -> None:
     assert table["macro_auroc_ci"][0] < a < table["macro_auroc_ci"][1]
     assert table["per_finding"]["A"]["n_positive"] == 30
     assert table["per_finding"]["A"]["n"] == 50
-    assert table["per_finding"]["C"] == {"auroc": None, "auroc_ci": None, "n_positive": 0, "n": 60}
+    nothing = table["per_finding"]["C"]
+    assert nothing == {
+        "auroc": None, "auroc_ci": None, "auprc": None, "auprc_ci": None,
+        "n_positive": 0, "n": 60, "roc": {"fpr": [], "tpr": []},
+    }  # fmt: skip
 
 
 def test_auroc_table_without_a_common_finding() -> None:
-    table = auroc_table([[1.0], [0.0]], [[0.9], [0.1]], ["A"], [0, 1], n=20)
+    table = classification_table([[1.0], [0.0]], [[0.9], [0.1]], ["A"], [0, 1], n=20)
     assert table["macro_auroc"] is None
     assert table["macro_auroc_ci"] is None
     assert table["macro_auroc_all"] == 1.0
@@ -117,7 +127,7 @@ def test_calibration_by_hand() -> None:
     # Bins of 1/15: 0.1 (one film, truth 0), 0.9 (two films, truth 1 and 0).
     y, p = np.array([0, 1, 0]), np.array([0.1, 0.9, 0.9])
     assert expected_calibration_error(y, p) == pytest.approx((0.1 + 2 * abs(0.9 - 0.5)) / 3)
-    result = calibration(y, p, [0, 1, 2], n=50)
+    result = calibration_table(y, p, [0, 1, 2], n=50)
     assert result["brier"] == pytest.approx((0.01 + 0.01 + 0.81) / 3)
     assert result["brier"] == pytest.approx(brier_score_loss(y, p))
     assert result["brier_skill"] == pytest.approx(1 - (0.83 / 3) / (2 / 9))
@@ -128,7 +138,7 @@ def test_calibration_by_hand() -> None:
 def test_calibration_takes_the_prevalence_of_each_finding_and_skips_the_unknown() -> None:
     y = np.array([[1, 0], [1, 0], [NAN, 1], [0, 0]])
     p = np.where(np.isnan(y), 0.3, [[2 / 3, 1 / 4]] * 4)
-    result = calibration(y, p, [0, 1, 2, 3], n=20)
+    result = calibration_table(y, p, [0, 1, 2, 3], n=20)
     assert result["brier_skill"] == pytest.approx(0)
     assert result["ece"] == pytest.approx(0)
 
@@ -149,7 +159,7 @@ def test_risk_falls_where_the_confident_are_right() -> None:
 @pytest.mark.parametrize(("y", "p"), [([0, 2], [0.1, 0.2]), ([0, 1], [0.1]), ([0, 1], [0.1, NAN])])
 def test_impossible_input_is_refused(y: list[float], p: list[float]) -> None:
     with pytest.raises(ValueError, match=r"y |p is"):
-        calibration(y, p, range(len(y)))
+        calibration_table(y, p, range(len(y)))
 
 
 def test_finding_f1_by_hand_and_by_scikit_learn() -> None:
@@ -163,15 +173,6 @@ def test_finding_f1_by_hand_and_by_scikit_learn() -> None:
     assert with_ci["f1_ci"] == pytest.approx([0.5, 1.0])
     silent = finding_f1(truth, np.zeros_like(truth))
     assert silent == {"precision": None, "recall": 0.0, "f1": 0.0}
-
-
-def test_answers() -> None:
-    assert normalise_answer("  The Left, lower-lobe. ") == "left lower lobe"
-    assert token_f1("the left lung", "left lower lung") == pytest.approx(2 * 2 / 5)
-    assert token_f1("Yes.", "yes") == 1
-    assert token_f1("no", "yes") == 0
-    assert token_f1("", "the") == 1
-    assert token_f1("", "yes") == 0
 
 
 # ---- boxes ----

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from medvlm.config import ConnectorConfig, EncoderConfig
 from medvlm.errors import CheckpointError
 from medvlm.model.checkpoint import WEIGHTS, load_checkpoint, resolve_checkpoint, trained_weights
-from medvlm.model.connector import CAbstractor
+from medvlm.model.connectors import build_connector
 from medvlm.model.encoder import Encoder, Features
 from medvlm.model.language import LanguageModel, Turn
 from medvlm.model.tree import lay_out, stack
@@ -44,10 +45,10 @@ def test_heads_read_what_the_encoder_gives() -> None:
 
 
 @settings(max_examples=15, deadline=None)
-@given(rows=st.integers(2, 12), columns=st.integers(2, 12))
+@given(rows=st.integers(4, 12), columns=st.integers(4, 12))
 def test_the_connector_takes_any_height_and_width(rows: int, columns: int) -> None:
     torch.manual_seed(0)
-    connector = CAbstractor(ConnectorConfig(tokens=(8, 8), width=16, depth=1), (4, 6, 8), 24)
+    connector = build_connector(ConnectorConfig(tokens=(8, 8), width=16, depth=1), (4, 6, 8), 24)
     middle = torch.rand(1, 6, rows * 2, columns * 2)
     coarse = torch.rand(1, 8, rows, columns)
     tokens, local = connector(Features(coarse.new_empty(0), middle, coarse))
@@ -59,7 +60,7 @@ def test_the_connector_takes_any_height_and_width(rows: int, columns: int) -> No
 def test_tokens_keep_their_place() -> None:
     """A change in the top left corner moves the first token more than the last."""
     torch.manual_seed(0)
-    connector = CAbstractor(ConnectorConfig(tokens=(4, 4), width=16, depth=1), (4, 6, 8), 24)
+    connector = build_connector(ConnectorConfig(tokens=(4, 4), width=16, depth=1), (4, 6, 8), 24)
     middle, coarse = torch.rand(1, 6, 16, 16), torch.rand(1, 8, 8, 8)
     before, _ = connector(Features(middle[:0], middle, coarse))
     changed = middle.clone()
@@ -149,7 +150,7 @@ GOLDEN = [0.02491, -0.21947, 1.13124, -0.12441, -0.11982]
 
 def test_only_connector_heads_and_lora_are_stored(model: VisionLanguageModel) -> None:
     names = {name.split(".")[0] for name in trained_weights(model)}
-    assert names == {"vision", "connector", "probe", "lora"}
+    assert names == {"vision", "connector", "probe"}
 
 
 def test_checkpoint_round_trip(tiny: Path, model: VisionLanguageModel) -> None:
@@ -163,10 +164,7 @@ def test_checkpoint_round_trip(tiny: Path, model: VisionLanguageModel) -> None:
 
 
 def test_changed_weights_are_refused(tiny: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "broken"
-    folder.mkdir()
-    for file in tiny.iterdir():
-        (folder / file.name).write_bytes(file.read_bytes())
+    folder = shutil.copytree(tiny, tmp_path / "broken")
     weights = bytearray((folder / WEIGHTS).read_bytes())
     weights[-1] ^= 1
     (folder / WEIGHTS).write_bytes(weights)
@@ -181,7 +179,7 @@ def test_an_unknown_checkpoint_says_what_to_do() -> None:
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError):
-        LanguageModel(tmp_path, TINY.language.lora)
+        LanguageModel(tmp_path, TINY.language)
 
 
 def test_findings_are_the_mean_of_two_readings(model: VisionLanguageModel) -> None:

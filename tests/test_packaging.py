@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import re
 import subprocess
 import sys
 import tomllib
@@ -83,7 +82,9 @@ def test_the_wheel_holds_the_resources_and_nothing_at_the_top(wheel: Path, root:
         packed = {one for one in names if one.startswith(f"medvlm/{name}/")}
         assert packed == {f"medvlm/{file.relative_to(root).as_posix()}" for file in kept}
     assert "medvlm/schemas/draft.schema.json" in names
-    assert any(re.match(r"medvlm/checkpoints/medvlm-cxr-lite/.+\.safetensors$", n) for n in names)
+    checkpoint = {n.rpartition("medvlm-cxr-lite/")[2] for n in names if "medvlm-cxr-lite/" in n}
+    adapter = {f"adapter/adapter_{part}" for part in ("config.json", "model.safetensors")}
+    assert checkpoint == {"README.md", "config.yaml", "model.safetensors", *adapter}
     assert not [name for name in names if "__pycache__" in name]
 
 
@@ -130,9 +131,13 @@ def test_an_installed_wheel_drafts(elsewhere: Path, tmp_path: Path) -> None:
 
 def test_the_embedded_checkpoint_is_small_and_has_a_card() -> None:
     folder = resource_dir("checkpoints") / "medvlm-cxr-lite"
-    assert sum(file.stat().st_size for file in folder.iterdir()) <= 24_000_000
+    assert sum(file.stat().st_size for file in folder.rglob("*")) <= 24_000_000
     card = (folder / "README.md").read_text(encoding="utf-8")
-    weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    names = ("adapter/adapter_model.safetensors", "model.safetensors")
+    digests = [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names]
+    lines = sorted(f"{digest}  {name}\n" for digest, name in zip(digests, names, strict=True))
+    weights = hashlib.sha256("".join(lines).encode()).hexdigest()
     assert weights in card
+    assert f"weights_sha256: {weights}\n" in (folder / "config.yaml").read_text(encoding="utf-8")
     for part in ("Intended use", "Training data", "Measured quality", "Known failures", "Licence"):
         assert part in card

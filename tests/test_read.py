@@ -28,7 +28,7 @@ from medvlm.dicom.facts import patient_pseudonym
 from medvlm.dicom.limits import limits
 from medvlm.dicom.read import Reading, read_inputs
 from medvlm.dicom.study import group_studies
-from medvlm.draft.compose import _admit as admit
+from medvlm.draft.admit import admit
 from medvlm.errors import InputError, InputNotFound, Undecodable
 from medvlm.image.load import load_image
 from tests.conftest import SetLimit

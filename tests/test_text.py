@@ -1,13 +1,16 @@
 """What is written can be read back, and texts of others are read with care."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medvlm.draft.change import WORDS, compares, told, with_change
 from medvlm.draft.parse import Location, Polarity, Statement, contradictions, parse_sentence
 from medvlm.draft.sentences import impression, sentence, variants
 from medvlm.findings import FINDINGS, PHRASES
-from medvlm.records import Finding
+from medvlm.records import Change, Finding
 
 POLARITIES: tuple[Polarity, ...] = ("present", "absent", "uncertain")
 LOCATIONS = [
@@ -119,8 +122,8 @@ def test_wordings_wrap_and_look_like_a_report() -> None:
             "Mild cardiomegaly without pulmonary edema.",
             [("Cardiomegaly", "present", None), ("Edema", "absent", None)],
         ),
-        ("No change in the small left effusion.", [("Effusion", "present", LEFT)]),
-        ("Left effusion has resolved.", [("Effusion", "absent", LEFT)]),
+        ("No change in the small left effusion.", [("Effusion", "present", LEFT, "unchanged")]),
+        ("Left effusion has resolved.", [("Effusion", "absent", LEFT, "resolved")]),
         ("Bibasilar atelectasis.", [("Atelectasis", "present", Location("both", "lower"))]),
         ("Heart size is normal.", [("Cardiomegaly", "absent", None)]),
         ("Heart size appears within normal limits.", [("Cardiomegaly", "absent", None)]),
@@ -139,9 +142,35 @@ def test_wordings_wrap_and_look_like_a_report() -> None:
             [("Nodule", "present", Location("both"))],
         ),
         ("Normal chest radiograph.", []),
+        (
+            "Cardiomegaly, unchanged, and left effusion, new since the prior.",
+            [("Cardiomegaly", "present", None, "unchanged"), ("Effusion", "present", LEFT, "new")],
+        ),
+        (
+            "New right upper zone mass and unchanged cardiomegaly.",
+            [
+                ("Mass", "present", Location("right", "upper"), "new"),
+                ("Cardiomegaly", "present", None, "unchanged"),
+            ],
+        ),
+        (
+            "Cardiomegaly and effusion are stable; the nodule has increased in size.",
+            [
+                ("Cardiomegaly", "present", None, "unchanged"),
+                ("Effusion", "present", None, "unchanged"),
+                ("Nodule", "present", None, "larger"),
+            ],
+        ),
+        (
+            "New effusion, no pneumothorax.",
+            [("Effusion", "present", None, "new"), ("Pneumothorax", "absent", None)],
+        ),
+        ("Decreasing left effusion.", [("Effusion", "present", LEFT, "smaller")]),
+        ("Nodule is larger than 3 cm.", [("Nodule", "present", None)]),
+        ("Pneumonia is no longer seen.", [("Pneumonia", "absent", None, "resolved")]),
     ],
 )
-def test_texts_of_others(text: str, expected: list[tuple[str, Polarity, Location | None]]) -> None:
+def test_texts_of_others(text: str, expected: list[tuple[Any, ...]]) -> None:
     assert parse_sentence(text) == [Statement(*item) for item in expected]
 
 
@@ -191,3 +220,69 @@ def test_impression_says_what_the_findings_say(said: list[Statement]) -> None:
     text = impression([_finding(s.finding, s.polarity, 0.5, s.location) for s in said])
     expected = [s for wanted in ("present", "uncertain") for s in said if s.polarity == wanted]
     assert parse_sentence(text) == expected, (text, PHRASES)
+
+
+@given(statements, st.integers(0, 9), st.sampled_from([*WORDS, "resolved", "not_comparable", None]))
+def test_a_change_reads_back_and_is_only_said_where_it_fits(
+    said: Statement, variant: int, change: Change | None
+) -> None:
+    spoken = told(said.polarity, change)
+    text = sentence(said.finding, said.polarity, said.location, variant, spoken)
+    (read,) = parse_sentence(text)
+    place = None if spoken == "resolved" else said.location
+    assert read == Statement(said.finding, said.polarity, place, spoken), text
+    assert compares(text) == (spoken is not None)
+    if spoken:
+        assert contradictions(text, said.finding, said.polarity, said.location)
+        assert not contradictions(text, said.finding, said.polarity, said.location, spoken)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "stable", "unchanged", "interval", "increased", "decreased", "again seen", "persistent",
+        "new", "newly seen", "larger", "smaller", "improved", "worsening", "resolving", "still",
+        "previously seen", "progressive", "recurrent", "remaining", "no longer seen", "residual",
+    ],
+)  # fmt: skip
+def test_words_of_comparison_are_known(word: str) -> None:
+    assert compares(f"Left effusion, {word}.")
+    assert compares(f"{word.capitalize()} left effusion.")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Atelectatic changes at the left base.",
+        "Emphysematous change in both lungs.",
+        "The lungs are clear.",
+        "The heart is mildly enlarged.",
+        "No evidence of pneumothorax.",
+    ],
+)
+def test_what_compares_with_nothing_is_let_through(text: str) -> None:
+    assert not compares(text)
+
+
+def test_no_plain_sentence_compares() -> None:
+    for finding in FINDINGS:
+        for polarity in POLARITIES:
+            for location in LOCATIONS:
+                for variant in range(variants(finding, polarity)):
+                    assert not compares(sentence(finding, polarity, location, variant))
+
+
+def test_an_impression_tells_what_changed() -> None:
+    effusion = _finding("Effusion", "present", 0.7, LEFT).model_copy(update={"change": "new"})
+    mass = _finding("Mass", "absent", 0.02, None).model_copy(update={"change": "resolved"})
+    heart = _finding("Cardiomegaly", "present", 0.9, None).model_copy(
+        update={"change": "unchanged"}
+    )
+    assert impression([effusion, mass, heart]) == (
+        "Cardiomegaly and left-sided pleural effusion. "
+        "Pleural effusion is new since the prior. Mass is no longer seen."
+    )
+    assert impression([mass]) == (
+        "None of the findings looked for is reported. Mass is no longer seen."
+    )
+    assert with_change("Mass.", "not_comparable") == "Mass."

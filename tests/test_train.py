@@ -9,21 +9,21 @@ import numpy as np
 import pytest
 import torch
 
-from medvlm.config import DataConfig, Phase, PretrainConfig, StageConfig, TrainConfig
+from medvlm.config import PretrainConfig, StageConfig, TrainConfig
 from medvlm.data.sets import in_validation, load_set
 from medvlm.errors import CheckpointError, ConfigError, DataCardError, DataSetError
 from medvlm.model.checkpoint import load_checkpoint
-from medvlm.train import pretrain as pretrain_module
 from medvlm.train.align import align
-from medvlm.train.augment import random_affine, random_exposure
-from medvlm.train.films import FilmStore, epoch_rows
-from medvlm.train.pretrain import masked_bce, mixup, pretrain
+from medvlm.train.augment import random_affine, random_crop, random_exposure
+from medvlm.train.engine import Chunk
+from medvlm.train.films import FilmStore, epoch_rows, in_tuning
+from medvlm.train.losses import masked_bce, mixup
+from medvlm.train.pretrain import pretrain
 from medvlm.train.release import fit_calibration, release
 from medvlm.train.targets import Asker
 from tests.sets import pack
 from tests.tiny import TINY
-
-COUNTS = {"nih_cxr": 16, "kermany_cxr": 8, "vqa_rad": 8}
+from tests.training import COUNTS, pretrain_config, train_config
 
 
 @pytest.fixture(scope="module")
@@ -31,60 +31,28 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pack(tmp_path_factory.mktemp("pack"))
 
 
-def data_config(data: Path, folder: Path) -> DataConfig:
-    return DataConfig(root=data, per_epoch=COUNTS, cache=folder / "cache")
-
-
-def pretrain_config(data: Path, folder: Path, epochs: int = 2) -> PretrainConfig:
-    return PretrainConfig(
-        out=folder / "pretrain",
-        data=data_config(data, folder),
-        encoder=TINY.encoder,
-        phases=(Phase(epochs=1, size=32), Phase(epochs=epochs - 1, size=64, mixup=0.5)),
-        batch_size=8,
-        watch_every=1,
-    )
-
-
-def train_config(data: Path, folder: Path) -> TrainConfig:
-    stage = StageConfig(epochs=1, learning_rate=1e-3)
-    return TrainConfig(
-        out=folder / "train",
-        data=data_config(data, folder),
-        vision=folder / "pretrain",
-        model=TINY,
-        warm_up=stage,
-        stage1=stage,
-        stage2=stage,
-        batch_size=8,
-        watch_films=8,
-    )
-
-
-@pytest.fixture
-def no_imagenet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("medvlm.model.encoder.Encoder.load_imagenet", lambda self: None)
-
-
-@pytest.mark.usefixtures("no_imagenet", "tiny")
-def test_from_pictures_to_a_released_checkpoint(data: Path, tmp_path: Path) -> None:
+def test_from_pictures_to_a_released_checkpoint(
+    data: Path, tmp_path: Path, tiny_language: Path
+) -> None:
     pretrain(pretrain_config(data, tmp_path))
-    folder = align(train_config(data, tmp_path), "tiny", "0.1")
+    folder = align(train_config(data, tmp_path, tiny_language), "tiny", "0.1")
     out = release(folder, data, tmp_path / "released")
     loaded = load_checkpoint(str(out))
     assert loaded.config.name == "tiny"
     assert set(loaded.config.calibration.intercepts) == set(loaded.config.findings)
     log = [json.loads(line) for line in (tmp_path / "train" / "log.jsonl").read_text().splitlines()]
     assert [row["stage"] for row in log] == ["warm_up", "stage1", "stage2"]
-    assert {"loss", "probe_loss", "closed", "closed_swapped"} <= set(log[-1])
+    assert {"loss", "spoken_loss", "probe_loss", "closed", "closed_swapped"} <= set(log[-1])
 
 
-@pytest.mark.usefixtures("no_imagenet", "tiny")
-def test_a_second_reader_travels_in_the_checkpoint(data: Path, tmp_path: Path) -> None:
+def test_a_second_reader_travels_in_the_checkpoint(
+    data: Path, tmp_path: Path, tiny_language: Path
+) -> None:
     pretrain(pretrain_config(data, tmp_path))
-    model = TINY.model_copy(update={"second": TINY.encoder})
+    config = train_config(data, tmp_path, tiny_language)
+    model = config.model.model_copy(update={"second": TINY.encoder})
     never = StageConfig(epochs=0, learning_rate=1e-3)
-    config = train_config(data, tmp_path).model_copy(
+    config = config.model_copy(
         update={"model": model, "warm_up": never, "stage1": never, "stage2": never}
     )
     with pytest.raises(ConfigError, match="second"):
@@ -96,31 +64,6 @@ def test_a_second_reader_travels_in_the_checkpoint(data: Path, tmp_path: Path) -
     torch.testing.assert_close(loaded.second(images), loaded.vision(images).findings)
 
 
-@pytest.mark.usefixtures("no_imagenet")
-def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = pretrain(pretrain_config(data, tmp_path / "a", epochs=3))
-    config = pretrain_config(data, tmp_path / "b", epochs=3)
-    saves = 0
-    save = pretrain_module.save_state
-
-    def stop_after_the_first(*arguments: object) -> None:
-        nonlocal saves
-        save(*arguments)  # type: ignore[arg-type]
-        saves += 1
-        if saves == 1:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(pretrain_module, "save_state", stop_after_the_first)
-    with pytest.raises(KeyboardInterrupt):
-        pretrain(config)
-    monkeypatch.setattr(pretrain_module, "save_state", save)
-    resumed = pretrain(config)
-    one, two = (f / "vision.safetensors" for f in (whole, resumed))
-    assert one.read_bytes() == two.read_bytes()
-
-
 def test_training_refuses_a_set_without_a_card(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,10 +72,11 @@ def test_training_refuses_a_set_without_a_card(
         pretrain(pretrain_config(data, tmp_path))
 
 
-@pytest.mark.usefixtures("tiny")
-def test_alignment_refuses_a_missing_encoder(data: Path, tmp_path: Path) -> None:
+def test_alignment_refuses_a_missing_encoder(
+    data: Path, tmp_path: Path, tiny_language: Path
+) -> None:
     with pytest.raises(CheckpointError, match="medvlm pretrain"):
-        align(train_config(data, tmp_path), "tiny", "0.1")
+        align(train_config(data, tmp_path, tiny_language), "tiny", "0.1")
 
 
 def test_unknown_keys_are_refused(tmp_path: Path) -> None:
@@ -173,13 +117,56 @@ def test_epochs_hold_no_validation_film_and_come_round(data: Path, tmp_path: Pat
         assert not any(store.films[row].validation for row in rows)
         assert (rows == epoch_rows(store, {"nih_cxr": 6}, seed=0, epoch=epoch)).all()
         seen |= set(rows.tolist())
-    assert seen == set(store.rows("nih_cxr", validation=False).tolist())
+    assert seen == set(store.rows("nih_cxr", "training").tolist())
+
+
+def test_a_tuning_part_is_taken_from_the_training_patients_alone(
+    data: Path, tmp_path: Path
+) -> None:
+    sets = [load_set(data / "nih_cxr")]
+    plain = FilmStore.build(sets, tmp_path)
+    store = FilmStore.build(sets, tmp_path, tuning=True)
+    assert not len(plain.rows("nih_cxr", "tuning"))
+    tuning, training = store.rows("nih_cxr", "tuning"), store.rows("nih_cxr", "training")
+    assert {*tuning, *training} == set(plain.rows("nih_cxr", "training"))
+    assert len(tuning)
+    assert not set(tuning) & set(training)
+    assert (store.rows("nih_cxr", "validation") == plain.rows("nih_cxr", "validation")).all()
+    rows = [epoch_rows(store, {"nih_cxr": 6}, seed=0, epoch=epoch) for epoch in range(6)]
+    assert set(np.concatenate(rows)) == set(training)
+    share = np.mean([in_tuning("nih_cxr", str(i)) for i in range(5000)])
+    assert 0.08 < share < 0.12
+    assert [i for i in range(40) if in_tuning("nih_cxr", str(i))] == EXPECTED_TUNING
+
+
+EXPECTED_TUNING = [5, 9, 15, 19, 23, 27, 36]
+
+
+def test_what_is_drawn_for_a_film_does_not_depend_on_its_neighbours(
+    data: Path, tmp_path: Path
+) -> None:
+    store = FilmStore.build([load_set(data / "nih_cxr")], tmp_path)
+    rows, places = np.array([3, 5, 7, 9]), np.arange(4)
+    whole = Chunk(rows, places, epoch=2, seed=1)
+    half = Chunk(rows[2:], places[2:], epoch=2, seed=1)
+    for draw in (
+        lambda chunk: store.batch(chunk.rows, 32, chunk.generators()).images,
+        lambda chunk: store.crops(chunk.rows, 32, chunk.generators()),
+    ):
+        assert torch.equal(draw(whole)[2:], draw(half))
+        assert not torch.equal(draw(whole), draw(Chunk(rows, places, epoch=3, seed=1)))
 
 
 def test_augmentation_never_mirrors() -> None:
     affine = random_affine(500, torch.Generator().manual_seed(0))
     assert (torch.linalg.det(affine[:, :, :2]) > 0).all()
     assert (affine[:, 0, 0] > 0.5).all()
+    crops = random_crop(500, torch.Generator().manual_seed(0))
+    assert (crops[:, 0, 0] >= 0.5).all()
+    assert (crops[:, 1, 1] >= 0.5).all()
+    # Corners of a piece lie inside the film.
+    reach = crops[:, :, :2].abs().sum(dim=2) + crops[:, :, 2].abs()
+    assert reach.max() <= 1 + 1e-6
     images = random_exposure(torch.rand(4, 1, 8, 8), torch.Generator().manual_seed(0))
     assert images.min() >= 0
     assert images.max() <= 1
@@ -195,7 +182,7 @@ def test_unknown_labels_cost_nothing() -> None:
 def test_mixup_blends_labels_as_it_blends_pixels(data: Path, tmp_path: Path) -> None:
     store = FilmStore.build([load_set(data / "nih_cxr")], tmp_path)
     batch = store.batch(np.arange(8), 32, None)
-    mixed = mixup(batch, 0.5, torch.Generator().manual_seed(0))
+    mixed = mixup(batch, 0.5, np.random.default_rng(0))
     assert mixed.images.shape == batch.images.shape
     assert (mixed.findings[:, :14] >= 0).all()
     assert (mixed.findings[:, :14] <= 1).all()

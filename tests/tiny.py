@@ -9,12 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from medvlm.config import ConnectorConfig, EncoderConfig, LanguageConfig, LoraSettings, ModelConfig
-from medvlm.draft.wording import sentence_request
-from medvlm.findings import PHRASES
 from medvlm.model.checkpoint import (
     Calibration,
     CheckpointConfig,
@@ -22,6 +19,7 @@ from medvlm.model.checkpoint import (
     save_checkpoint,
 )
 from medvlm.model.vlm import VisionLanguageModel
+from tests.families import MARKUP, tiny_tokenizer
 
 TINY = ModelConfig(
     encoder=EncoderConfig(size=64, dense_width=8),
@@ -31,20 +29,8 @@ TINY = ModelConfig(
 
 
 def tiny_llm(folder: Path) -> Path:
-    """A Llama with 2 layers of width 32 and a tokenizer that knows "yes" and "no"."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    corpus = ["yes", "no", "user\n", "assistant\n"] * 20
-    corpus += [sentence_request(finding, "present", None) for finding in PHRASES] * 3
-    trainer = trainers.BpeTrainer(
-        vocab_size=400,
-        special_tokens=["<|im_start|>", "<|im_end|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(corpus, trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>")
+    """A Llama with 2 layers of width 32, with SmolLM2's markup."""
+    fast = tiny_tokenizer(MARKUP["smollm2"])
     fast.save_pretrained(folder)
     torch.manual_seed(0)
     config = LlamaConfig(

@@ -13,6 +13,7 @@ import typer
 
 from medvlm.cli.ask import ask
 from medvlm.cli.common import report_error
+from medvlm.cli.compare import compare
 from medvlm.cli.deidentify import deidentify
 from medvlm.cli.draft import demo, draft
 from medvlm.cli.evaluate import evaluate
@@ -29,7 +30,7 @@ application = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (inspect, draft, ask, deidentify, evaluate, pretrain, train, release, demo):
+for command in (inspect, draft, ask, deidentify, evaluate, pretrain, train, release, compare, demo):
     application.command()(command)
 application.command("app")(page)
 application.add_typer(model, name="model")

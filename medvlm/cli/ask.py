@@ -17,8 +17,10 @@ from medvlm.cli.common import (
     read_with_progress,
     report_refused,
 )
+from medvlm.cli.prior import PriorInput, prior_finder
 from medvlm.dicom.instance import Instance
 from medvlm.dicom.read import Reading
+from medvlm.dicom.study import group_studies
 from medvlm.errors import InputError, InputNotFound, UsageError
 from medvlm.image.geometry import Box
 from medvlm.image.load import load_image
@@ -34,6 +36,7 @@ def ask(
     instance: Annotated[
         str | None, typer.Option(help="SOPInstanceUID[:frame] of the image meant.")
     ] = None,
+    prior: PriorInput = None,
     checkpoint: CheckpointName = None,
     llm_path: LlmPath = None,
     as_json: AsJson = False,
@@ -43,10 +46,13 @@ def ask(
     reading = read_with_progress([path])
     chosen, frame = choose_instance(reading, instance)
     image = load_image(chosen, frame)
+    studies = group_studies(reading)
+    (study,) = (one for one in studies if chosen in one.instances)
+    found = prior_finder(prior, studies, reading.refused)(study)
     loaded = load_with_notice(checkpoint, llm_path)
     from medvlm.draft.answer import answer_question
 
-    answer = answer_question(loaded, image, question, box)
+    answer = answer_question(loaded, image, question, box, study=study, prior=found)
     if as_json:
         print_json(answer.model_dump(mode="json"))
     else:

@@ -25,7 +25,9 @@ Inputs = Annotated[
 ]
 CheckpointName = Annotated[
     str | None,
-    typer.Option("--checkpoint", help="Name or folder; else MEDVLM_CHECKPOINT, else the default."),
+    typer.Option(
+        "--checkpoint", help="Name or folder; else MEDVLM_CHECKPOINT, the promoted, the default."
+    ),
 ]
 LlmPath = Annotated[
     Path | None,
@@ -67,7 +69,10 @@ def load_with_notice(name: str | None, llm_path: Path | None) -> Checkpoint:
     with err.status("loading the model ..."):
         from medvlm.model.checkpoint import load_checkpoint
 
-        return load_checkpoint(name, llm_path)
+        loaded = load_checkpoint(name, llm_path)
+    if loaded.config.status == "candidate":
+        err.print("notice: this checkpoint is a candidate that nobody promoted yet", markup=False)
+    return loaded
 
 
 def print_json(content: Any) -> None:

@@ -29,6 +29,8 @@ from medvlm.cli.common import (
     writable,
     write_atomically,
 )
+from medvlm.cli.prior import FindPrior, PriorInput, no_prior, prior_finder
+from medvlm.dicom.prior import Prior
 from medvlm.dicom.read import Refused
 from medvlm.dicom.study import Study, group_studies
 from medvlm.errors import InputError, UsageError
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 
 KEY, OWNER = ".inputs.sha256", ".patient"
 UNKNOWN = "unknown"
+TOLD = ("new", "larger", "smaller", "resolved")
 DEMO_REGION = Box(1050, 1000, 500, 500)
 DEMO_QUESTIONS = (("Where is the left lung?", None), ("What is in this region?", DEMO_REGION))
 
@@ -58,6 +61,7 @@ def draft(
     inputs: Inputs,
     out: Annotated[Path, typer.Option("--out", help="Folder for DIR/<study>/draft.json.")],
     checkpoint: CheckpointName = None,
+    prior: PriorInput = None,
     llm_path: LlmPath = None,
     as_json: AsJson = False,
 ) -> None:
@@ -65,6 +69,10 @@ def draft(
 
     A study already drafted from the same files by the same checkpoint is left alone, so an
     interrupted run goes on where it stopped. A refused study gets a draft.json that says why.
+
+    With --prior, each study is compared with an earlier one of the same patient, and its findings
+    say what is new, unchanged, larger, smaller or no longer seen, where that is beyond doubt.
+    Without it, a draft never compares.
     """
     # os.path, for it does not raise on a name that cannot be followed.
     if any(os.path.realpath(path) == os.path.realpath(out) for path in inputs):
@@ -73,8 +81,9 @@ def draft(
     reading = read_with_progress(inputs, but=out)
     outcome = Outcome(failed=reading.failed)
     if studies := group_studies(reading):
+        find_prior = prior_finder(prior, studies, outcome.failed, out)
         loaded = load_with_notice(checkpoint, llm_path)
-        _draft_all(loaded, studies, out, outcome)
+        _draft_all(loaded, studies, out, outcome, find_prior)
     if as_json:
         print_json(
             {
@@ -126,14 +135,21 @@ def demo(
     typer.echo(f"Written: {', '.join(str(path) for path in sorted(folder.glob('[!.]*')))}")
 
 
-def _draft_all(checkpoint: Checkpoint, studies: list[Study], out: Path, outcome: Outcome) -> None:
+def _draft_all(
+    checkpoint: Checkpoint,
+    studies: list[Study],
+    out: Path,
+    outcome: Outcome,
+    find_prior: FindPrior = no_prior,
+) -> None:
     with Progress(console=err, transient=True) as progress:
         for study in progress.track(studies, description="drafting"):
             folder = _folder(out, study)
             try:
-                key = _key(checkpoint, study)
+                prior = find_prior(study)
+                key = _key(checkpoint, study, prior)
                 done = _finished(folder, key)
-                written = done or _draft_one(checkpoint, study, folder, key, outcome)
+                written = done or _draft_one(checkpoint, study, prior, folder, key, outcome)
             except InputError as error:
                 outcome.failed.append(Refused.because(error, study.instances[0].file))
                 continue
@@ -175,10 +191,12 @@ def _lines(path: Path) -> list[str]:
         return []
 
 
-def _key(checkpoint: Checkpoint, study: Study) -> str:
-    """What a draft was made from: checkpoint, operating points, and the study's files."""
+def _key(checkpoint: Checkpoint, study: Study, prior: Prior | None) -> str:
+    """What a draft was made from: checkpoint, operating points, and the studies' files."""
     parts = [__version__, checkpoint.config.model_dump_json()]
     parts += sorted(instance.sha256 for instance in study.instances)
+    if prior is not None:
+        parts += ["prior", *sorted(instance.sha256 for instance in prior.study.instances)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -193,12 +211,17 @@ def _finished(folder: Path, key: str) -> Draft | None:
 
 
 def _draft_one(
-    checkpoint: Checkpoint, study: Study, folder: Path, key: str, outcome: Outcome
+    checkpoint: Checkpoint,
+    study: Study,
+    prior: Prior | None,
+    folder: Path,
+    key: str,
+    outcome: Outcome,
 ) -> Draft:
     from medvlm.draft.compose import draft_study
     from medvlm.draft.markdown import to_markdown
 
-    result = draft_study(checkpoint, study)
+    result = draft_study(checkpoint, study, prior)
     outcome.failed += result.failed
     folder.mkdir(parents=True, exist_ok=True)
     (folder / KEY).unlink(missing_ok=True)
@@ -226,4 +249,6 @@ def _summary(draft: Draft) -> str:
     for polarity, word in (("present", ""), ("uncertain", "possible ")):
         named = [PHRASES[f.finding] for f in draft.findings if f.polarity == polarity]
         parts += [word + name for name in named]
-    return ", ".join(parts) or "none of the findings looked for"
+    said = ", ".join(parts) or "none of the findings looked for"
+    changed = [f"{PHRASES[f.finding]} {f.change}" for f in draft.findings if f.change in TOLD]
+    return f"{said} (since the prior: {', '.join(changed)})" if changed else said

@@ -13,12 +13,15 @@ from medvlm.config import PretrainConfig, TrainConfig
 ConfigFile = Annotated[Path, typer.Argument(help="A YAML file such as configs/train_cpu.yaml.")]
 
 
-def pretrain(config: ConfigFile) -> None:
-    """Trains the encoder and its heads; goes on where an earlier run stopped."""
+def pretrain(config: ConfigFile, llm_path: LlmPath = None) -> None:
+    """Trains the encoder and its heads; goes on where an earlier run stopped.
+
+    With several GPUs: accelerate launch -m medvlm pretrain CONFIG.
+    """
     settings = PretrainConfig.from_yaml(config)
     from medvlm.train.pretrain import pretrain as run
 
-    typer.echo(f"encoder written to {run(settings)}")
+    _say(f"encoder written to {run(settings, llm_path)}")
 
 
 def train(
@@ -27,12 +30,23 @@ def train(
     version: Annotated[str, typer.Option(help="Its version.")] = "0.2.0",
     llm_path: LlmPath = None,
 ) -> None:
-    """Aligns connector and language model in two stages; goes on where an earlier run stopped."""
+    """Aligns connector and language model in two stages; goes on where an earlier run stopped.
+
+    With several GPUs: accelerate launch -m medvlm train CONFIG.
+    """
     settings = TrainConfig.from_yaml(config)
     from medvlm.train.align import align
 
     folder = align(settings, name, version, llm_path)
-    typer.echo(f"checkpoint written to {folder}; calibrate it with `medvlm release`")
+    _say(f"checkpoint written to {folder}; calibrate it with `medvlm release`")
+
+
+def _say(text: str) -> None:
+    """Once, however many processes train."""
+    from medvlm.train.parallel import is_main
+
+    if is_main():
+        typer.echo(text)
 
 
 def release(

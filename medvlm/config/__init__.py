@@ -4,6 +4,7 @@ Units: `size`, `width` and `stride` are pixels of the square input grid; `seed` 
 """
 
 from medvlm.config.base import Config
+from medvlm.config.finetune import FinetuneConfig, FinetunePhase, PromotionGates
 from medvlm.config.model import (
     ConnectorConfig,
     EncoderConfig,
@@ -17,7 +18,9 @@ from medvlm.config.train import (
     DataConfig,
     Phase,
     PretrainConfig,
+    RunConfig,
     StageConfig,
+    StopConfig,
     TrainConfig,
     WeightsConfig,
 )
@@ -27,6 +30,8 @@ __all__ = [
     "ConnectorConfig",
     "DataConfig",
     "EncoderConfig",
+    "FinetuneConfig",
+    "FinetunePhase",
     "GateConfig",
     "LanguageConfig",
     "LoraSettings",
@@ -34,7 +39,10 @@ __all__ = [
     "Phase",
     "PicturesConfig",
     "PretrainConfig",
+    "PromotionGates",
+    "RunConfig",
     "StageConfig",
+    "StopConfig",
     "TrainConfig",
     "WeightsConfig",
 ]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from medvlm.config.base import Config
 
@@ -12,8 +12,10 @@ from medvlm.config.base import Config
 class EncoderConfig(Config):
     """The image encoder, its heads, and the preprocessing that travels with its weights.
 
-    `family` says which library knows `name`: timm (2-D), or MONAI and astra (3-D). `slices`: slices
-    of a volume, 0 for a 2-D encoder.
+    `family` says which library knows `name`: timm (2-D), or MONAI and astra (3-D). `slices`: planes
+    of a volume, 0 for a 2-D encoder. `mean` and `std` are subtracted and divided by, of pixels in
+    0..1. `options`: what timm's constructor of the network takes besides, such as its depths.
+    `docs/encoders.md` lists the families and what they take.
     """
 
     family: Literal["timm", "monai", "astra"] = "timm"
@@ -21,8 +23,16 @@ class EncoderConfig(Config):
     size: int = Field(320, ge=32, multiple_of=32)
     slices: int = Field(0, ge=0, multiple_of=8)
     mean: float = 0.5
-    std: float = 0.25
-    dense_width: int = Field(64, ge=8)
+    std: float = Field(0.25, gt=0)
+    dense_width: int = Field(64, ge=8, multiple_of=8)
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _slices_for_volumes(self) -> Self:
+        if (self.family == "timm") != (self.slices == 0):
+            kind = "images: leave it 0" if self.family == "timm" else "volumes: give their number"
+            raise ValueError(f"slices: the family {self.family} reads {kind}")
+        return self
 
 
 class ConnectorConfig(Config):
@@ -30,34 +40,31 @@ class ConnectorConfig(Config):
 
     `tokens`: rows x columns of the token grid (slices x rows x columns for a 3-D encoder); a
     connector of queries has as many queries as the grid has cells. `strides`: which of the
-    encoder's maps are read. `heads`: of the attention in a Q-Former or resampler.
+    encoder's maps are read. `width`: of the maps inside, in channels. `depth`: blocks in each of a
+    C-Abstractor's two stages, layers of a Q-Former or resampler. `heads`: of the attention in a
+    Q-Former or resampler.
     """
 
     kind: Literal["c_abstractor", "linear", "mlp", "qformer", "resampler", "average"] = (
         "c_abstractor"
     )
-    tokens: tuple[int, ...] = (8, 8)
-    strides: tuple[Literal[8, 16, 32], ...] = (16, 32)
+    tokens: tuple[Annotated[int, Field(ge=1)], ...] = (8, 8)
+    strides: tuple[Literal[8, 16, 32], ...] = Field((16, 32), min_length=1)
     width: int = Field(256, ge=16)
     depth: int = Field(2, ge=1)
     heads: int = Field(8, ge=1)
 
 
 class LoraSettings(Config):
-    """Low-rank adaptation of the language model's linear layers."""
+    """Low-rank adaptation of the language model's linear layers.
+
+    `modules`: the last parts of the layers' names, or all but the output layer.
+    """
 
     rank: int = Field(8, ge=1)
     alpha: int = Field(16, ge=1)
     dropout: float = Field(0.05, ge=0, lt=1)
-    modules: tuple[str, ...] = (
-        "q_proj",
-        "k_proj",
-        "v_proj",
-        "o_proj",
-        "gate_proj",
-        "up_proj",
-        "down_proj",
-    )
+    modules: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
 
 
 class LanguageConfig(Config):
@@ -65,7 +72,7 @@ class LanguageConfig(Config):
 
     `base`: the packaged model's name, a folder, or a name on the hub (then with `revision`).
     `sha256`: of the base's weight files; written at training, checked at loading. `system`: a
-    system message in front of every prompt.
+    system message in front of every prompt. `quantisation`: of the frozen weights, on a GPU.
     """
 
     base: str = "SmolLM2-135M-Instruct"
@@ -77,15 +84,18 @@ class LanguageConfig(Config):
 
 
 class PicturesConfig(Config):
-    """How many pictures the language model may see at once.
+    """How many pictures the language model may see at once, as it was trained.
 
-    `views`: pictures of the current study. `prior`: whether an earlier study may stand beside it.
-    `tiles`: rows x columns of full-resolution tiles besides the global view, or None.
+    `views`: pictures of the current study; with 1 it reads the best one. `prior`: whether an
+    earlier study's picture may stand beside them. `tiles`: rows x columns of full-resolution tiles
+    that follow each view, or None. `slices`: of a volume, for a 2-D encoder; 0 for a model of
+    single images.
     """
 
     views: int = Field(2, ge=1)
     prior: bool = False
-    tiles: tuple[int, int] | None = None
+    tiles: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
+    slices: int = Field(0, ge=0)
 
 
 class GateConfig(Config):

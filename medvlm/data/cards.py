@@ -25,7 +25,7 @@ class DataCard(BaseModel):
     name: str = Field(pattern=r"^[a-z0-9_]+$")
     title: str = Field(min_length=1)
     source: str = Field(min_length=1)
-    url: str = Field(pattern=r"^https?://")
+    url: str | None = Field(pattern=r"^https?://", description="null for a set not published")
     licence: str = Field(min_length=1)
     commercial_use: bool
     images: int = Field(gt=0)

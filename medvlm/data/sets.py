@@ -10,6 +10,7 @@ import csv
 import hashlib
 import json
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from medvlm.findings import FINDINGS, NIH_FINDINGS
 from medvlm.model.heads import ATTRIBUTES
 
 Fractions = tuple[float, float, float, float]
+SITE = "site"  # the kind of a set that `medvlm.data.prepare` wrote; its card lies in its folder
+_KNOWN = {"present": 1.0, "absent": 0.0}
 KERMANY_LABELS = {"normal": 0.0, "bacterial_pneumonia": 1.0, "viral_pneumonia": 1.0}
 
 
@@ -32,6 +35,7 @@ class Film:
     `boxes` are (finding, (x, y, width, height)) in fractions of the image, origin top-left.
     `reviewed`: radiologists looked for lung opacities, so no box means none.
     `normal`: the film's label says that nothing was found.
+    `age_years`: the patient's age, or None where the table does not say.
     """
 
     image: Path
@@ -43,6 +47,7 @@ class Film:
     normal: bool = False
     lung_mask: Path | None = None
     validation: bool = False
+    age_years: float | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,12 @@ def in_validation(kind: str, group: str) -> bool:
     return int(digest[:8], 16) % 5 == 0
 
 
+def split_sha256(sides: Mapping[str, str]) -> str:
+    """Of a stored split: the sorted lines "patient side"."""
+    lines = "".join(f"{patient} {side}\n" for patient, side in sorted(sides.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
 def load_set(root: Path) -> DataSet:
     """Reads a folder: films of `labels.csv`, questions of `qa.jsonl`, or both.
 
@@ -102,11 +113,13 @@ def _films(root: Path) -> tuple[str | None, tuple[Film, ...]]:
         return None, ()
     rows = _rows(path)
     try:
+        if rows and "labels" in rows[0] and set(FINDINGS) <= set(rows[0]):
+            return SITE, tuple(_site_films(root, rows))
         if rows and "labels" in rows[0]:
             return "nih_cxr", tuple(_nih_films(root, rows))
         if rows and "label" in rows[0]:
             return "kermany_cxr", tuple(_kermany_film(root, row) for row in rows)
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, OSError) as error:
         raise DataSetError(
             f"has a row or column that cannot be read: {error}",
             file=str(path),
@@ -140,6 +153,11 @@ def _one_of(value: str | None, yes: str, no: str) -> float:
     return {yes: 1.0, no: 0.0}.get((value or "").strip().upper(), float("nan"))
 
 
+def _age(row: dict[str, str]) -> float | None:
+    said = (row.get("age_years") or "").strip()
+    return float(said) if said else None
+
+
 def _image(root: Path, name: str) -> Path:
     path = root / "images" / name
     if not path.is_file():
@@ -153,12 +171,46 @@ def _attributes(**known: float) -> np.ndarray:
     return np.array([known.get(name, np.nan) for name in ATTRIBUTES], dtype=np.float32)
 
 
-def _nih_films(root: Path, rows: list[dict[str, str]]) -> list[Film]:
+def _boxes(root: Path) -> dict[str, list[tuple[str, Fractions]]]:
+    """The boxes of each image."""
     boxes: dict[str, list[tuple[str, Fractions]]] = defaultdict(list)
     if (root / "boxes.csv").is_file():
         for row in _rows(root / "boxes.csv"):
             x, y, width, height = (float(row[key]) for key in ("x", "y", "width", "height"))
             boxes[row["image"]].append((_box_label(row["label"]), (x, y, width, height)))
+    return boxes
+
+
+def _site_films(root: Path, rows: list[dict[str, str]]) -> list[Film]:
+    """Films of a prepared set: each finding known or NaN, the split as it was stored."""
+    boxes = _boxes(root)
+    stored = json.loads((root / "split.json").read_text("utf-8"))
+    split = stored["patients"]
+    if stored["sha256"] != split_sha256(split):
+        raise ValueError("split.json is not the one that was written")
+    return [
+        Film(
+            image=_image(root, row["image"]),
+            group=row["patient_id"],
+            findings=np.array([_KNOWN.get(row[name], np.nan) for name in FINDINGS], np.float32),
+            attributes=_attributes(
+                ap_view=_one_of(row.get("view_position"), "AP", "PA"),
+                male=_one_of(row.get("sex"), "M", "F"),
+                frontal_chest=1.0,
+                head=0.0,
+                abdomen=0.0,
+            ),
+            boxes=tuple(boxes[row["image"]]),
+            normal=row["labels"] == "No Finding",
+            validation=split[row["patient_id"]] == "validation",
+            age_years=_age(row),
+        )
+        for row in rows
+    ]
+
+
+def _nih_films(root: Path, rows: list[dict[str, str]]) -> list[Film]:
+    boxes = _boxes(root)
     films = []
     for row in rows:
         said = set(row["labels"].split("|"))
@@ -183,6 +235,7 @@ def _nih_films(root: Path, rows: list[dict[str, str]]) -> list[Film]:
                 normal="No Finding" in said,
                 lung_mask=_lung_mask(root, row["image"]),
                 validation=in_validation("nih_cxr", _group(row)),
+                age_years=_age(row),
             )
         )
     return films
@@ -204,6 +257,7 @@ def _kermany_film(root: Path, row: dict[str, str]) -> Film:
         normal=row["label"] == "normal",
         lung_mask=_lung_mask(root, row["image"]),
         validation=in_validation("kermany_cxr", _group(row)),
+        age_years=_age(row),
     )
 
 

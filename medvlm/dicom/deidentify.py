@@ -103,8 +103,8 @@ def _deidentify(data: bytes, key: Key) -> Copy:
     with typed_errors(None):
         regions = regions_to_keep(ds)
         identifiers = Identifiers(ds)
-        cleaner = Cleaner(key, _patient(ds), identifiers)
-        _supply_age(ds)
+        cleaner = Cleaner(key, patient_identity(ds), identifiers)
+        supply_age(ds)
     if regions is not None:
         blank_outside(ds, regions)
         pixels = f"blanked outside {len(regions)} region{'s' * (len(regions) > 1)}"
@@ -131,7 +131,7 @@ def _refuse_without_image(ds: Dataset) -> None:
         raise RefusedByPolicy(error.message, code="no_image") from None
 
 
-def _patient(ds: Dataset) -> str:
+def patient_identity(ds: Dataset) -> str:
     """What tells the patient from others: the ID, else name and birth date, else the study."""
     for keywords in (
         ("PatientID", "IssuerOfPatientID"),
@@ -143,7 +143,7 @@ def _patient(ds: Dataset) -> str:
     return ""
 
 
-def _supply_age(ds: Dataset) -> None:
+def supply_age(ds: Dataset) -> None:
     """The age at the examination, which could not be told any more without the birth date."""
     born, seen = (_date(ds, keyword) for keyword in ("PatientBirthDate", "StudyDate"))
     if born is None or seen is None or seen < born or text_of(ds, "PatientAge"):

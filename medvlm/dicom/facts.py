@@ -41,8 +41,8 @@ KEYWORDS = (
     *("IssuerOfPatientID", "Laterality", "Modality", "NumberOfFrames", "PatientID"),
     *("PatientOrientation", "PhotometricInterpretation", "PixelRepresentation", "PixelSpacing"),
     *("PresentationIntentType", "Rows", "SOPClassUID", "SOPInstanceUID", "SamplesPerPixel"),
-    *("SeriesInstanceUID", "SharedFunctionalGroupsSequence", "StudyInstanceUID"),
-    *("ViewCodeSequence", "ViewPosition"),
+    *("SeriesInstanceUID", "SharedFunctionalGroupsSequence", "StudyDate", "StudyInstanceUID"),
+    *("StudyTime", "ViewCodeSequence", "ViewPosition"),
 )
 
 
@@ -59,6 +59,8 @@ def dicom_facts(ds: AnyDataset) -> dict[str, Any]:
         "sop_instance_uid": uid(ds, "SOPInstanceUID"),
         "study_instance_uid": text(ds, "StudyInstanceUID"),
         "series_instance_uid": uid(ds, "SeriesInstanceUID"),
+        "study_date": _digits(ds, "StudyDate", 8),
+        "study_time": _digits(ds, "StudyTime", 6),
         "patient_key": patient_pseudonym(text(ds, "PatientID"), text(ds, "IssuerOfPatientID")),
         "modality": text(ds, "Modality"),
         "body_part": text(ds, "BodyPartExamined") or meaning(ds, "AnatomicRegionSequence"),
@@ -148,6 +150,12 @@ def numbers(ds: AnyDataset, keyword: str, count: int) -> tuple[float, ...] | Non
     except (TypeError, ValueError):
         return None
     return numbers if len(numbers) == count and all(map(math.isfinite, numbers)) else None
+
+
+def _digits(ds: AnyDataset, keyword: str, count: int) -> str | None:
+    """The first `count` digits of a date or time without its punctuation; None if it has fewer."""
+    found = re.sub(r"[.:-]", "", text(ds, keyword) or "")[:count]
+    return found if len(found) == count and found.isdecimal() else None
 
 
 def spacing(ds: AnyDataset) -> tuple[float, ...] | None:

@@ -27,7 +27,7 @@ LONG = 6
 # Shorter than this, bytes of numbers look like a name every so often.
 SHORTEST_IN_BYTES = 5
 # Public elements whose values identify somebody or something, by the end of their keyword.
-_IDENTIFYING = re.compile(
+IDENTIFYING = re.compile(
     r"((?<!Stack)ID|IDs|Identifier|Number|Numbers|PhoneNumber|Address|Information|Location|Residence|AETitle"
     r"|AE|Organization|InstitutionName|DepartmentName|StationName|Recorder|Transcriber|Author"
     r"|Locator|Identification|MachineName|EnteredBy|ImagingServiceRequest|URI|SiteName)$"
@@ -65,17 +65,17 @@ class Identifiers:
                     spellings |= self._name(value)
                 elif element.keyword == "PatientBirthDate":
                     self._birth_date(value)
-                elif element.VR in TEXT_VRS and _IDENTIFYING.search(element.keyword):
+                elif element.VR in TEXT_VRS and IDENTIFYING.search(element.keyword):
                     spellings |= self._value(value)
         self._bytes = _encoded(spellings, ds)
 
     def in_text(self, text: str) -> bool:
         """Whether one of them stands in the text, in any case, with or without accents."""
-        folded = _fold(text)
-        words = {*_ALPHANUMERIC.findall(folded), *map(_squash, folded.split())}
+        folded = fold(text)
+        words = {*_ALPHANUMERIC.findall(folded), *map(squash, folded.split())}
         if not words.isdisjoint(self._words) or text in self._uids:
             return True
-        squashed = _squash(folded)
+        squashed = squash(folded)
         return any(long in squashed for long in self._long)
 
     def is_number(self, text: str) -> bool:
@@ -103,30 +103,30 @@ class Identifiers:
         return False
 
     def _name(self, name: str) -> set[str]:
-        spellings = {name} if _tells(_squash(name)) else set()
+        spellings = {name} if tells(squash(name)) else set()
         for group in name.split("="):
             # Family, given and middle name; not the prefix and suffix, such as Dr and MD.
-            words = list(filter(_tells, _ALPHANUMERIC.findall(" ".join(group.split("^")[:3]))))
+            words = list(filter(tells, _ALPHANUMERIC.findall(" ".join(group.split("^")[:3]))))
             spellings |= set(words)
-            self._words |= set(map(_fold, words))
-            self._long |= {word for word in map(_fold, words) if len(word) >= LONG}
+            self._words |= set(map(fold, words))
+            self._long |= {word for word in map(fold, words) if len(word) >= LONG}
             for first, second in permutations(words[:_MOST_WORDS], 2):
                 spellings |= {first + between + second for between in ("", " ", "^", ", ")}
-                if len(glued := _fold(first + second)) >= LONG:
+                if len(glued := fold(first + second)) >= LONG:
                     self._long.add(glued)
         return spellings
 
     def _value(self, value: str) -> set[str]:
         spellings = set()
         for part in (value, *re.split(r"[\r\n,;^]+", value)):
-            squashed = _squash(_fold(part))
-            if _tells(squashed):
+            squashed = squash(fold(part))
+            if tells(squashed):
                 (self._long if len(squashed) >= LONG else self._words).add(squashed)
                 spellings |= {part.strip(), squashed}
         return spellings
 
     def _birth_date(self, value: str) -> None:
-        digits = _squash(value)
+        digits = squash(value)
         if len(digits) == 8:
             year, month, day = digits[:4], digits[4:6], digits[6:]
             self._long |= {digits, day + month + year, month + day + year}
@@ -176,17 +176,19 @@ def _encoded(spellings: set[str], ds: Dataset) -> set[bytes]:
     return {spelling for spelling in found if len(spelling) >= SHORTEST_IN_BYTES}
 
 
-def _tells(word: str) -> bool:
+def tells(word: str) -> bool:
     """Whether the word is long enough to mean something, and not a placeholder."""
-    folded = _fold(word)
+    folded = fold(word)
     shortest = SHORTEST if folded.isascii() else SHORTEST - 1  # two characters are a name in kanji
     return len(folded) >= shortest and folded not in _PLACEHOLDERS and len(set(folded)) > 1
 
 
-def _fold(text: str) -> str:
+def fold(text: str) -> str:
+    """The text without accents, upper and lower case alike."""
     decomposed = unicodedata.normalize("NFKD", text)
     return "".join(char for char in decomposed if not unicodedata.combining(char)).casefold()
 
 
-def _squash(text: str) -> str:
+def squash(text: str) -> str:
+    """Its letters and digits alone."""
     return "".join(_ALPHANUMERIC.findall(text))

@@ -28,6 +28,7 @@ class Instance:
     Attributes:
         path: where the bytes lie now (inside a temporary folder for a file from an archive).
         file: the name shown to people: the path as the caller gave it.
+        study_date, study_time: YYYYMMDD and HHMMSS; only to put studies in order, never shown.
         patient_key: a pseudonym, 12 hexadecimal digits; None where the file names no patient.
         rows, columns: size in pixels; of a picture, after its EXIF orientation is applied.
         pixel_spacing_mm: (between rows, between columns).
@@ -51,6 +52,8 @@ class Instance:
     sop_instance_uid: str | None = None
     study_instance_uid: str | None = None
     series_instance_uid: str | None = None
+    study_date: str | None = None
+    study_time: str | None = None
     patient_key: str | None = None
     modality: str | None = None
     body_part: str | None = None

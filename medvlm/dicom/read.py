@@ -102,8 +102,17 @@ def read_inputs(
         but: a folder of earlier results, left out where it lies inside a folder that is given.
     """
     given = [paths] if isinstance(paths, Path | str) else paths
-    found, refused = _find_once((Path(path) for path in given), but)
+    found, refused = find_once((Path(path) for path in given), but)
+    reading = read_found(found, progress, decode=decode)
+    return Reading(reading.instances, refused + reading.refused)
+
+
+def read_found(
+    found: Sequence[Found], progress: Progress | None = None, *, decode: bool = False
+) -> Reading:
+    """The same of files that `find_once` found."""
     instances: list[Instance] = []
+    refused: list[Refused] = []
     for number, (item, read) in enumerate(zip(found, _read_all(found, decode), strict=True), 1):
         if isinstance(read, InputError):
             refused.append(Refused.because(read, item.name))
@@ -191,7 +200,8 @@ def _patience(item: Found) -> float:
         return 1.0
 
 
-def _find_once(paths: Iterable[Path], but: Path | None) -> tuple[list[Found], list[Refused]]:
+def find_once(paths: Iterable[Path], but: Path | None) -> tuple[list[Found], list[Refused]]:
+    """Every file behind the paths, once, and what cannot be followed; `but` as in `read_inputs`."""
     results = Path(os.path.realpath(but)) if but is not None else None
     found: dict[str, Found] = {}
     refused: dict[Refused, None] = {}

@@ -45,6 +45,12 @@ class Study:
         """The one view position of its images, or None."""
         return self._common("view_position")
 
+    @property
+    def taken(self) -> tuple[str, str]:
+        """(YYYYMMDD, HHMMSS) of its first image that has a date; "" where it is not known."""
+        dated = [(i.study_date, i.study_time or "") for i in self.instances if i.study_date]
+        return min(dated, default=("", ""))
+
     def _common(self, fact: str) -> str | None:
         values = {getattr(instance, fact) for instance in self.instances} - {None}
         return values.pop() if len(values) == 1 else None

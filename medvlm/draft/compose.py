@@ -1,37 +1,36 @@
-"""From a study to its draft: gate, look, decide, locate, write."""
+"""From a study to its draft: gate, look, decide, locate, compare, write."""
 
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from PIL import Image
 
-from medvlm.config import GateConfig
-from medvlm.dicom.instance import Instance
+from medvlm.dicom.prior import Prior
 from medvlm.dicom.read import Refused
 from medvlm.dicom.study import Study
-from medvlm.draft.ground import OPACITIES, OPACITY, finding_boxes, place, regions
-from medvlm.draft.locate import ScoredBox
-from medvlm.draft.look import Seen, file_mark, look_at
+from medvlm.draft.admit import Admission, look_at_study
+from medvlm.draft.comparison import Read, change, read_findings
+from medvlm.draft.decide import decide as decide
+from medvlm.draft.decide import released_boxes as released_boxes
+from medvlm.draft.ground import OPACITIES, OPACITY, regions
+from medvlm.draft.look import Seen
 from medvlm.draft.overlay import beside, draw_overlay
 from medvlm.draft.parse import Polarity
 from medvlm.draft.sentences import impression
+from medvlm.draft.trunk import best_views, read_together
 from medvlm.draft.write import Statement, write_sentences
 from medvlm.errors import InputError
-from medvlm.findings import FINDINGS, PHRASES
-from medvlm.image.gate import instance_reasons
-from medvlm.image.load import ImageInput, load_image
+from medvlm.findings import PHRASES
 from medvlm.model.checkpoint import Checkpoint
 from medvlm.records import (
+    Comparison,
     Draft,
     Finding,
-    ImageCheck,
-    InputCheck,
     ModelRecord,
+    PriorFinding,
     Reason,
     Region,
     StudyRecord,
@@ -50,23 +49,24 @@ class DraftResult:
     failed: tuple[Refused, ...]
 
 
-def draft_study(checkpoint: Checkpoint, study: Study) -> DraftResult:
+def draft_study(checkpoint: Checkpoint, study: Study, prior: Prior | None = None) -> DraftResult:
     """Drafts a study from its accepted frontal images; a refused study gets a draft that says so.
+
+    `prior`: the earlier study that it is compared with, which passes the same gate; refused there,
+    nothing is compared, and the draft says so.
 
     Raises InputError if none of the images that the gate let through can be decoded.
     """
+    own = look_at_study(checkpoint, study)
+    accepted, check = own.accepted, own.check
     start = time.perf_counter()
-    images, checks, failed = _admit(study, checkpoint.config.gate)
-    loaded = time.perf_counter()
-    seen = list(look_at(checkpoint, images))
-    _refuse_repeated_uids(seen)
-    checks += [item.check for item in seen]
-    order = {instance.sop_instance_uid: i for i, instance in enumerate(study.instances)}
-    checks.sort(key=lambda check: order[check.sop_instance_uid])
-    accepted = [item for item in seen if item.check.accepted]
+    before = _look_at_prior(checkpoint, prior) if prior and accepted else None
     looked = time.perf_counter()
-    findings, withheld = without_contradiction(describe(checkpoint, accepted) if accepted else [])
+    earlier = before.accepted if before else None
+    told = describe(checkpoint, accepted, earlier) if accepted else []
+    findings, withheld = without_contradiction(told)
     written = time.perf_counter()
+    seconds = own.seconds | ({"prior": looked - start} if before else {})
     draft = Draft(
         study=StudyRecord(
             study_instance_uid=study.study_instance_uid,
@@ -75,47 +75,49 @@ def draft_study(checkpoint: Checkpoint, study: Study) -> DraftResult:
             view=_view(accepted) or study.view,
         ),
         model=model_record(checkpoint),
-        input_check=_study_check(checks),
+        input_check=check,
         findings=findings,
         impression=impression(findings) if accepted else "",
         withheld=withheld,
+        comparison=_comparison(checkpoint, prior, before) if prior and before else None,
         timings_s={
-            "load": round(loaded - start, 3),
-            "look": round(looked - loaded, 3),
-            "write": round(written - looked, 3),
+            name: round(took, 3) for name, took in (seconds | {"write": written - looked}).items()
         },
     )
-    return DraftResult(draft, _overlay(accepted, findings), tuple(failed))
+    failed = (*own.failed, *(before.failed if before else ()))
+    return DraftResult(draft, _overlay(accepted, draft, earlier or []), failed)
 
 
-def describe(checkpoint: Checkpoint, seen: Sequence[Seen]) -> list[Finding]:
+def describe(
+    checkpoint: Checkpoint, seen: Sequence[Seen], earlier: Sequence[Seen] | None = None
+) -> list[Finding]:
     """The findings of accepted images of one study: present first, then uncertain, then absent.
 
-    A finding's probability is the mean over the images; its place comes from the image that shows
-    it best.
+    `earlier`: the accepted images of a prior study; with it, each finding has a change. An empty
+    list is a prior of which no image was accepted.
     """
-    statements, probabilities, places = [], [], []
-    for name in FINDINGS:
-        own = [item.probabilities[name] for item in seen]
-        probability = float(np.mean(own))
-        polarity = decide(checkpoint, name, probability)
-        best = seen[int(np.argmax(own))]
-        boxes = released_boxes(checkpoint, best, name, probability)
-        statements.append(Statement(name, polarity, place(best, name, boxes)))
-        probabilities.append(probability)
-        places.append(regions(best, [item.box for item in boxes]))
-    written = write_sentences(checkpoint, seen[0].sight, statements)
+    reads = read_findings(checkpoint, seen)
+    before = read_findings(checkpoint, earlier) if earlier else None
+    changes = [
+        None if earlier is None else change(now, before[i]) if before else "not_comparable"
+        for i, now in enumerate(reads)
+    ]
+    statements = [
+        Statement(read.finding, read.polarity, read.location, changed)
+        for read, changed in zip(reads, changes, strict=True)
+    ]
+    trunk = read_together(checkpoint, best_views(seen, len(seen)), earlier or ())
+    written = write_sentences(checkpoint, trunk.sight, statements)
     findings = [
         Finding(
             text=text.text,
-            finding=statement.finding,
-            polarity=statement.polarity,
-            probability=round(probability, 4),
-            regions=own_regions,
+            finding=read.finding,
+            polarity=read.polarity,
+            probability=round(read.probability, 4),
+            regions=_regions(read),
+            change=changed,
         )
-        for text, statement, probability, own_regions in zip(
-            written, statements, probabilities, places, strict=True
-        )
+        for text, read, changed in zip(written, reads, changes, strict=True)
     ]
     return sorted(findings, key=lambda f: (ORDER[f.polarity], -f.probability))
 
@@ -140,83 +142,50 @@ def without_contradiction(findings: list[Finding]) -> tuple[list[Finding], list[
     return kept, withheld
 
 
-def released_boxes(
-    checkpoint: Checkpoint, seen: Seen, finding: str, probability: float | None = None
-) -> list[ScoredBox]:
-    """The boxes a draft shows for a finding, in grid pixels; a negated finding has none.
-
-    `probability`: that of the study, where it is not this image's own.
-    """
-    own = seen.probabilities[finding] if probability is None else probability
-    if decide(checkpoint, finding, own) == "absent":
-        return []
-    return finding_boxes(checkpoint, seen, finding)
-
-
-def decide(checkpoint: Checkpoint, finding: str, probability: float) -> Polarity:
-    """Present, absent or uncertain, by the checkpoint's operating points."""
-    points = checkpoint.config.operating_points
-    if probability >= points.present_from:
-        return "present"
-    return "absent" if probability < points.absent_below.get(finding, 0.5) else "uncertain"
-
-
 def model_record(checkpoint: Checkpoint) -> ModelRecord:
-    """Which checkpoint speaks."""
+    """Which checkpoint speaks, and whether it is only a candidate."""
     config = checkpoint.config
-    return ModelRecord(
-        name=config.name, version=config.version, weights_sha256=config.weights_sha256
+    version = config.version + ("-candidate" if config.status == "candidate" else "")
+    return ModelRecord(name=config.name, version=version, weights_sha256=config.weights_sha256)
+
+
+def _look_at_prior(checkpoint: Checkpoint, prior: Prior) -> Admission:
+    """A prior none of whose images can be decoded harms only the comparison."""
+    try:
+        return look_at_study(checkpoint, prior.study)
+    except InputError as error:
+        failed = Refused.because(error, prior.study.instances[0].file)
+        return Admission([], [], [failed], {})
+
+
+def _comparison(checkpoint: Checkpoint, prior: Prior, before: Admission) -> Comparison:
+    """The record of the study compared with, and of what could not be checked about it."""
+    reservations = []
+    if not prior.same_patient:
+        message = "Neither study names a patient: that they are of one is the caller's word."
+        reservations.append(Reason(code="patient_unknown", message=message))
+    if not prior.earlier:
+        message = "The studies' dates do not tell which came first: that is the caller's word."
+        reservations.append(Reason(code="order_unknown", message=message))
+    reads = read_findings(checkpoint, before.accepted) if before.accepted else []
+    return Comparison(
+        study_instance_uid=prior.study.study_instance_uid,
+        input_check=before.check,
+        reservations=reservations,
+        findings=[
+            PriorFinding(
+                finding=read.finding,
+                polarity=read.polarity,
+                probability=round(read.probability, 4),
+                regions=_regions(read),
+            )
+            for read in reads
+        ],
     )
 
 
-def _admit(
-    study: Study, gate: GateConfig
-) -> tuple[list[ImageInput], list[ImageCheck], list[Refused]]:
-    """Decodes what the headers admit: images, checks of those refused, files that failed."""
-    images, checks, failed, seen = [], [], [], set()
-    error: InputError | None = None
-
-    def refuse(instance: Instance, mark: str | None, reasons: list[Reason]) -> None:
-        uid = instance.sop_instance_uid
-        check = ImageCheck(file=mark, sop_instance_uid=uid, accepted=False, reasons=reasons)
-        checks.append(check)
-
-    for instance in study.instances:
-        mark = None
-        try:
-            mark = file_mark(instance.sha256)
-            if mark in seen:
-                continue
-            seen.add(mark)
-            if reasons := instance_reasons(instance, gate):
-                refuse(instance, mark, reasons)
-            else:
-                images.append(load_image(instance))
-        except InputError as caught:
-            error = caught
-            failed.append(Refused.because(caught, instance.file))
-            refuse(instance, mark, [Reason(code=caught.code, message=caught.message)])
-    if error is not None and not images and len(checks) == len(failed):
-        raise error
-    return images, checks, failed
-
-
-def _refuse_repeated_uids(seen: list[Seen]) -> None:
-    """A region names its image by UID: images that share one, or lack it, cannot be told apart."""
-    counts = Counter(item.image.sop_instance_uid for item in seen)
-    for item in seen:
-        if counts[item.image.sop_instance_uid] > 1:
-            message = "Several images of the study share a SOPInstanceUID, or have none."
-            item.check.reasons.append(Reason(code="uid_collision", message=message))
-            item.check.accepted = False
-
-
-def _study_check(checks: list[ImageCheck]) -> InputCheck:
-    if any(check.accepted for check in checks):
-        return InputCheck(accepted=True, images=checks)
-    reasons = {(r.code, r.message): r for check in checks for r in check.reasons}
-    missing = Reason(code="no_image", message="The study holds no image that could be read.")
-    return InputCheck(accepted=False, reasons=list(reasons.values()) or [missing], images=checks)
+def _regions(read: Read) -> list[Region]:
+    return regions(read.best, [item.box for item in read.boxes])
 
 
 def _view(seen: list[Seen]) -> str | None:
@@ -225,16 +194,25 @@ def _view(seen: list[Seen]) -> str | None:
     return views.pop() if len(views) == 1 else None
 
 
-def _overlay(seen: list[Seen], findings: list[Finding]) -> Image.Image | None:
-    """The accepted images side by side, each with the regions that lie on it."""
+def _overlay(seen: list[Seen], draft: Draft, earlier: list[Seen]) -> Image.Image | None:
+    """The accepted images side by side, then those of the prior; each with its own regions."""
     if not seen:
         return None
+    named = ("Current", "Prior") if earlier else (None, None)
+    before = draft.comparison.findings if draft.comparison else []
+    films = [(item, draft.findings, named[0]) for item in seen]
+    films += [(item, before, named[1]) for item in earlier]
     return beside(
-        [draw_overlay(item.image.pixels, labelled_regions(item, findings)) for item in seen]
+        [
+            draw_overlay(item.image.pixels, labelled_regions(item, findings), title)
+            for item, findings, title in films
+        ]
     )
 
 
-def labelled_regions(seen: Seen, findings: list[Finding]) -> list[tuple[str, Region]]:
+def labelled_regions(
+    seen: Seen, findings: Sequence[Finding | PriorFinding]
+) -> list[tuple[str, Region]]:
     """The regions on one image; findings that share one are named together."""
     own = (seen.image.sop_instance_uid, seen.image.frame)
     labels: dict[tuple[float, ...], list[str]] = {}
@@ -248,6 +226,6 @@ def labelled_regions(seen: Seen, findings: list[Finding]) -> list[tuple[str, Reg
     return [(", ".join(labels[key]), region) for key, region in boxes.items()]
 
 
-def label(finding: Finding) -> str:
+def label(finding: Finding | PriorFinding) -> str:
     """A finding's name on the picture; a question mark where it is uncertain."""
     return PHRASES[finding.finding] + ("?" if finding.polarity == "uncertain" else "")

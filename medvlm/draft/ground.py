@@ -54,22 +54,8 @@ def place(seen: Seen, finding: str, boxes: list[ScoredBox]) -> Location | None:
 
 def regions(seen: Seen, boxes: list[Box]) -> list[Region]:
     """Grid boxes as regions in the image's own pixels; what is under a pixel in it is dropped."""
-    out = []
-    for box in boxes:
-        own = seen.to_source(box)
-        if min(own.width, own.height) >= 1:
-            out.append(
-                Region(
-                    sop_instance_uid=seen.image.sop_instance_uid,
-                    frame=seen.image.frame,
-                    x=round(own.x, 2),
-                    y=round(own.y, 2),
-                    width=round(own.width, 2),
-                    height=round(own.height, 2),
-                    polygon=None,
-                )
-            )
-    return out
+    found = (seen.place.region(box) for box in boxes)
+    return [region for region in found if region is not None]
 
 
 def _near_lungs(seen: Seen, shape: tuple[int, ...]) -> np.ndarray:

@@ -14,10 +14,21 @@ from medvlm.findings import FINDINGS
 from medvlm.image.gate import header_reasons
 from medvlm.image.geometry import Box, GridTransform
 from medvlm.image.load import ImageInput
+from medvlm.image.places import Place
+from medvlm.image.tiles import cut_tiles
 from medvlm.model.checkpoint import Checkpoint
 from medvlm.model.heads import ATTRIBUTES
-from medvlm.model.vlm import Sight
+from medvlm.model.pictures import Sight
 from medvlm.records import ImageCheck, Reason
+
+
+@dataclass(frozen=True)
+class TileSeen:
+    """What the language model sees in one tile: `number` is its row and column, from 0."""
+
+    number: tuple[int, int]
+    sight: Sight = field(repr=False)
+    place: Place
 
 
 @dataclass(frozen=True)
@@ -25,7 +36,8 @@ class Seen:
     """What the model saw in one image.
 
     `probabilities` (calibrated) and `attributes` by name; `score_maps` [F, h, w] logits and `dense`
-    [3, H, W] probabilities over the grid; `sight` holds the visual tokens.
+    [3, H, W] probabilities over the grid; `sight` holds the visual tokens, `tiles` those of the
+    image's tiles where the checkpoint reads them.
     """
 
     image: ImageInput
@@ -36,6 +48,12 @@ class Seen:
     dense: np.ndarray = field(repr=False)
     sight: Sight = field(repr=False)
     check: ImageCheck
+    tiles: tuple[TileSeen, ...] = ()
+
+    @cached_property
+    def place(self) -> Place:
+        """Where the image's grid lies."""
+        return Place.of_image(self.image, self.transform)
 
     @cached_property
     def lung_masks(self) -> dict[LungSide, np.ndarray]:
@@ -46,10 +64,6 @@ class Seen:
     def lungs(self) -> dict[LungSide, Box]:
         """The lungs' boxes in grid pixels."""
         return mask_boxes(self.lung_masks, self.transform.size)
-
-    def to_source(self, box: Box) -> Box:
-        """A grid box in source pixels, cut to the image."""
-        return self.transform.to_source(box).clip(self.image.width, self.image.height)
 
 
 def look_at(
@@ -86,9 +100,22 @@ def _look(checkpoint: Checkpoint, images: Sequence[ImageInput]) -> list[Seen]:
                 dense=dense[i],
                 sight=sight.row(i),
                 check=_check(image, own["frontal_chest"], checkpoint),
+                tiles=_tiles(checkpoint, image),
             )
         )
     return seen
+
+
+def _tiles(checkpoint: Checkpoint, image: ImageInput) -> tuple[TileSeen, ...]:
+    wanted = checkpoint.config.model.pictures.tiles
+    if wanted is None:
+        return ()
+    tiles = cut_tiles(image, checkpoint.config.model.encoder.size, wanted)
+    grids = torch.from_numpy(np.stack([tile.grid for tile in tiles])).unsqueeze(1)
+    sight = checkpoint.model.glimpse(grids)
+    return tuple(
+        TileSeen((tile.row, tile.column), sight.row(i), tile.place) for i, tile in enumerate(tiles)
+    )
 
 
 def file_mark(sha256: str) -> str:

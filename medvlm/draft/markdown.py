@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from medvlm.records import Draft, Reason, Region
+from medvlm.records import Comparison, Draft, Reason, Region
 
 _NOTICE = (
     "**Preliminary, written by a machine. For research only; "
@@ -23,6 +23,8 @@ def to_markdown(draft: Draft, title: str) -> str:
     if draft.input_check.accepted:
         parts += ["## Impression", _escape(draft.impression) or "None.", "## Findings"]
         parts += [_findings(draft)] if draft.findings else ["None."]
+    if draft.comparison:
+        parts += _comparison(draft.comparison)
     if draft.withheld:
         parts.append("## Withheld")
         parts.append(
@@ -49,6 +51,18 @@ def _input_check(draft: Draft) -> list[str]:
     if check.accepted and refused:
         parts.append(f"{len(refused)} of {len(check.images)} images were left out:")
         parts.append("\n".join(_reasons(image.reasons) for image in refused))
+    return parts
+
+
+def _comparison(comparison: Comparison) -> list[str]:
+    """What the draft was compared with, and what stands in the way of that."""
+    uid = comparison.study_instance_uid
+    parts = ["## Comparison", f"Prior study: {_escape(uid) if uid else 'without a UID'}."]
+    if not comparison.input_check.accepted:
+        parts += ["It was refused, and nothing is compared:"]
+        parts += [_reasons(comparison.input_check.reasons)]
+    if comparison.reservations:
+        parts.append(_reasons(comparison.reservations))
     return parts
 
 

@@ -18,14 +18,16 @@ _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def draw_overlay(
-    pixels: NDArray[np.floating], regions: Sequence[tuple[str, Region]]
+    pixels: NDArray[np.floating],
+    regions: Sequence[tuple[str, Region]],
+    title: str | None = None,
 ) -> Image.Image:
     """Draw labelled regions on a film.
 
     ``pixels`` is [H, W] in 0..1; each region comes with its label, in the source pixels of that
     film. Returns an RGB picture: the film at the top left (enlarged by a whole factor if its longer
-    side is under 640 pixels), the legend below it. One colour per label; the same label has the
-    same colour.
+    side is under 640 pixels), below it ``title``, if any, and the legend. One colour per label; the
+    same label has the same colour.
 
     Raises ValueError if ``pixels`` is not a two-dimensional array with something in it.
     """
@@ -55,7 +57,7 @@ def draw_overlay(
         taken.append(
             _draw_label(draw, film.size, label, region, scale, colours[label], font, taken)
         )
-    return _with_legend(film, colours, font)
+    return _with_legend(film, colours, font, title)
 
 
 def beside(pictures: Sequence[Image.Image]) -> Image.Image:
@@ -99,24 +101,30 @@ def _overlap(a: _Box, b: _Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def _with_legend(film: Image.Image, colours: dict[str, str], font: _Font) -> Image.Image:
-    if not colours:
+def _with_legend(
+    film: Image.Image, colours: dict[str, str], font: _Font, title: str | None
+) -> Image.Image:
+    if not colours and not title:
         return film
     measure = ImageDraw.Draw(film)
     height = measure.textbbox((0, 0), "Ag", font=font)[3]
     row, gap = round(height * 1.6), height
     # Place the entries in rows no wider than the film.
     entries: list[tuple[str, float, float]] = []
-    x, y = float(gap), gap / 2
+    first = gap / 2 + (row if title else 0)
+    x, y = float(gap), first
     for label in colours:
         width = 2 * gap + measure.textlength(label, font=font)
         if entries and x + width > film.width:
             x, y = float(gap), y + row
         entries.append((label, x, y))
         x += width + gap
-    picture = Image.new("RGB", (film.width, round(film.height + y + row)), "black")
+    bottom = y + row if entries else first
+    picture = Image.new("RGB", (film.width, round(film.height + bottom)), "black")
     picture.paste(film)
     draw = ImageDraw.Draw(picture)
+    if title:
+        draw.text((gap, film.height + gap / 2), title, fill="white", font=font)
     for label, x, y in entries:
         top = film.height + y
         draw.rectangle((x, top, x + height, top + height), fill=colours[label])

@@ -11,9 +11,11 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
+from medvlm.draft.change import Span, read_changes
 from medvlm.findings import PHRASES, find_mentions
+from medvlm.findings import Polarity as Polarity
+from medvlm.records import Change
 
-Polarity = Literal["present", "absent", "uncertain"]
 Side = Literal["right", "left", "both"]
 Zone = Literal["upper", "mid", "lower"]
 
@@ -28,11 +30,13 @@ class Location:
 
 @dataclass(frozen=True)
 class Statement:
-    """One finding as a text puts it; ``location`` is None where the text names no place."""
+    """One finding as a text puts it; ``location`` is None where the text names no place, ``change``
+    where it does not compare."""
 
     finding: str
     polarity: Polarity
     location: Location | None = None
+    change: Change | None = None
 
 
 def parse_sentence(text: str) -> list[Statement]:
@@ -46,13 +50,17 @@ def parse_sentence(text: str) -> list[Statement]:
 
 
 def contradictions(
-    text: str, finding: str, polarity: Polarity, location: Location | None = None
+    text: str,
+    finding: str,
+    polarity: Polarity,
+    location: Location | None = None,
+    change: Change | None = None,
 ) -> list[str]:
     """How ``text`` differs from what it should say, in words; empty if it does not.
 
     A difference is: the finding is not mentioned or has another polarity; a side or zone is named
-    that is not the given one (leaving it out is none); another finding is called present or
-    uncertain.
+    or change is named that is not the given one (leaving it out is none); another finding is called
+    present or uncertain.
     """
     expected = location or Location()
     statements = parse_sentence(text)
@@ -66,6 +74,8 @@ def contradictions(
             differences.append(f"names side {said.side}, not {expected.side or 'any'}")
         if said.zone not in (None, expected.zone):
             differences.append(f"names zone {said.zone}, not {expected.zone or 'any'}")
+        if statement.change not in (None, change):
+            differences.append(f"calls it {statement.change}, not {change or 'anything'}")
     differences += [
         f"calls {PHRASES[statement.finding]} {statement.polarity}"
         for statement in statements
@@ -195,9 +205,10 @@ class _Named(NamedTuple):
 def _parse_clause(clause: str) -> list[Statement]:
     named = _named_findings(clause)
     places = _places(clause, named)
+    changes = read_changes(clause, [Span(item.start, item.end) for item in named])
     statements = [
-        Statement(item.finding, item.polarity or _polarity(clause, item), place)
-        for item, place in zip(named, places, strict=True)
+        _statement(item.finding, item.polarity or _polarity(clause, item), place, change)
+        for item, place, change in zip(named, places, changes, strict=True)
     ]
     # An opacity that says how the next finding looks gives it its place, and is no statement.
     kept: list[Statement] = []
@@ -215,6 +226,14 @@ def _parse_clause(clause: str) -> list[Statement]:
         appearance = None
         kept.append(statement)
     return kept
+
+
+def _statement(
+    finding: str, polarity: Polarity, place: Location | None, change: Change | None
+) -> Statement:
+    """What is absent can only have resolved, and only what is absent can."""
+    fits = change is None or (change == "resolved") == (polarity == "absent")
+    return Statement(finding, polarity, place, change if fits else None)
 
 
 def _named_findings(clause: str) -> list[_Named]:

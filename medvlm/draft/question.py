@@ -1,7 +1,8 @@
 """What kind of question is asked, by its words alone.
 
 What the heads know (lungs, findings, view, sex) is only taken for asked where the whole question is
-understood; everything else is the language model's.
+understood; everything else is the language model's. A question about another time is known by a few
+words, for no image of one time answers it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ Kind = Literal[
     "presence",
     "findings",
     "normal",
+    "comparison",
+    "other_comparison",
     "other",
 ]
 
@@ -90,6 +93,21 @@ _NORMAL = re.compile(
     r"(\s+(image|film|chest|x-?ray|radiograph|study|view))*\s*\??\s*",
     re.I,
 )
+_EARLIER = r"(prior|previous|earlier|last|old)"
+_COMPARED = re.compile(
+    rf"\b{_EARLIER}\s+(study|studies|film|image|x-?ray|radiograph|exam\w*|cxr|one)\b"
+    rf"|\b(compared?|since)\b.*\b{_EARLIER}\b|\bthan\s+(on|in|before|previously)\b"
+    r"|\binterval\s+change|\bany\s+change\b|\bwhat('s|\s+is|\s+has|\s+have)\s+(changed|new|different)"
+    r"|\bsince\s+then\b",
+    re.I,
+)
+# Of a finding that is named, these ask for the same.
+_BECAME = re.compile(
+    r"^\s*(has|have)\b.*\b(changed|resolved|cleared|improved|worsened|progressed|grown|increased"
+    r"|decreased|disappeared)\b|^\s*(is|are)\b.*\b(unchanged|new|stable|improving|worsening)\b",
+    re.I,
+)
+_ALL_CHANGES = re.compile(r"\b(changes?|changed|new|differ\w*|compare[ds]?|comparison)\b", re.I)
 # The finding's name stands as "@". Neither side nor size, time or cause may be asked for.
 _SOME = (
     r"(\s+(an?|any|the|some|evidence|signs?|presence|of|patchy|focal|pulmonary|lung|obvious"
@@ -162,8 +180,13 @@ def parse_question(question: str, region: bool) -> Parsed:
     mentions = find_mentions(question)
     findings = tuple(dict.fromkeys(mention.finding for mention in mentions))
     closed = bool(_YES_NO.match(question)) and not _CHOICE.search(question)
+    if region and _COMPARED.search(question):
+        return Parsed("other_comparison", closed, findings)
     if region:
         return Parsed(_about_region(question, closed, findings), closed, findings)
+    if _COMPARED.search(question) or (findings and _BECAME.search(question)):
+        known = findings or _ALL_CHANGES.search(question)
+        return Parsed("comparison" if known else "other_comparison", closed, findings)
     if lungs := _LUNGS.fullmatch(question):
         return Parsed("lungs", closed, sides=_sides(lungs["side"], lungs["other"]))
     if _WHERE.match(question) and findings:

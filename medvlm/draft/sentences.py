@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from medvlm.draft.change import RESOLVED, WORDS, with_change
 from medvlm.draft.parse import Location, Polarity, parse_sentence
 from medvlm.findings import PHRASES
-from medvlm.records import Finding
+from medvlm.records import Change, Finding
 
 __all__ = ["Location", "Polarity", "impression", "sentence", "variants"]
 
@@ -55,15 +56,22 @@ def variants(finding: str, polarity: Polarity) -> int:
 
 
 def sentence(
-    finding: str, polarity: Polarity, location: Location | None = None, variant: int = 0
+    finding: str,
+    polarity: Polarity,
+    location: Location | None = None,
+    variant: int = 0,
+    change: Change | None = None,
 ) -> str:
     """One sentence for a finding of the lexicon, e.g. "Left lower zone nodule."
 
-    ``variant`` chooses the wording, modulo :func:`variants`. Reading it with
-    :func:`~medvlm.draft.parse.parse_sentence` gives this finding, polarity and location back.
+    ``variant`` chooses the wording, modulo :func:`variants`; ``change`` is what became of it since
+    a prior study. Reading it with :func:`~medvlm.draft.parse.parse_sentence` gives this finding,
+    polarity, location and change back.
 
     Raises KeyError for a finding that is not in the lexicon.
     """
+    if change == "resolved":
+        return f"{_capital(PHRASES[finding])} {RESOLVED}."
     wordings = _wordings(finding, polarity)
     place = _place_before(location)
     plural = location is not None and location.side == "both" and finding in _PLURALS
@@ -82,21 +90,31 @@ def sentence(
             "is": "are" if plural else "is",
         }
     )
-    return text[0].upper() + text[1:]
+    return with_change(_capital(text), change)
 
 
 def impression(findings: Sequence[Finding]) -> str:
-    """What is present, then what is possible, each with the most probable first."""
+    """What is present, what is possible, the most probable first; then what changed, if told."""
     present = _named(findings, "present")
     uncertain = _named(findings, "uncertain")
-    if not present and not uncertain:
-        return "None of the findings looked for is reported."
     sentences = []
+    if not present and not uncertain:
+        sentences.append("None of the findings looked for is reported.")
     if present:
-        sentences.append(present[0].upper() + present[1:] + ".")
+        sentences.append(f"{_capital(present)}.")
     if uncertain:
         sentences.append(f"Possible {uncertain}.")
+    for finding in sorted(findings, key=lambda f: -f.probability):
+        if finding.change == "resolved":
+            sentences.append(sentence(finding.finding, "absent", change="resolved"))
+        elif finding.change in ("new", "larger", "smaller"):
+            name = _capital(PHRASES[finding.finding])
+            sentences.append(f"{name} is {WORDS[finding.change]}.")
     return " ".join(sentences)
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _named(findings: Sequence[Finding], polarity: Polarity) -> str:

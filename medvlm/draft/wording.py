@@ -20,6 +20,18 @@ def checklist_question(finding: str) -> str:
     return f"{PHRASES[finding]}?"
 
 
+def comparison_question(finding: str) -> str:
+    """Asks what became of a finding; the prior image stands beside the current one."""
+    return f"Compared with the prior: {PHRASES[finding]}?"
+
+
+def comparison_answer(before: bool, now: bool) -> str:
+    """The answer to it, of a finding that was or was not there before, and is or is not now."""
+    if now:
+        return "unchanged" if before else "new"
+    return "resolved" if before else "not seen"
+
+
 def sentence_request(finding: str, polarity: Polarity, location: Location | None) -> str:
     """Asks for one sentence of a report; what it must say is given, how is the model's."""
     place = place_words(location)

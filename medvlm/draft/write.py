@@ -2,7 +2,7 @@
 
 The classifier decides what is said and the maps where; the language model words it. A sentence
 that the parser does not read back as exactly that is replaced by a plain one, so a draft's text
-cannot contradict its classifier.
+cannot contradict its classifier. What changed since a prior study is decided and worded by rule.
 """
 
 from __future__ import annotations
@@ -10,22 +10,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from medvlm.draft.change import compares, told, with_change
 from medvlm.draft.parse import Location, Polarity, contradictions, parse_sentence
 from medvlm.draft.sentences import sentence
 from medvlm.draft.wording import sentence_request
 from medvlm.model.checkpoint import Checkpoint
 from medvlm.model.language import Turn
-from medvlm.model.vlm import Sight
+from medvlm.model.pictures import Sight
+from medvlm.records import Change
 
 LONGEST = 32
 
 
 class Statement(NamedTuple):
-    """What a sentence must say."""
+    """What a sentence must say; `change` only where the study is compared with a prior one."""
 
     finding: str
     polarity: Polarity
     location: Location | None
+    change: Change | None = None
 
 
 class Written(NamedTuple):
@@ -39,22 +42,29 @@ def write_sentences(
     checkpoint: Checkpoint, sight: Sight, statements: Sequence[Statement]
 ) -> list[Written]:
     """One sentence for each statement, in order."""
-    turns = [Turn(sentence_request(*statement)) for statement in statements]
+    turns = [Turn(sentence_request(s.finding, s.polarity, s.location)) for s in statements]
     texts = checkpoint.model.write(sight, turns, max_tokens=LONGEST)
-    return [
-        Written(text, True)
-        if says(text, statement)
-        else Written(sentence(statement.finding, statement.polarity, statement.location), False)
-        for text, statement in zip(texts, statements, strict=True)
-    ]
+    return [_written(text, statement) for text, statement in zip(texts, statements, strict=True)]
 
 
 def says(text: str, statement: Statement) -> bool:
-    """Whether `text` is one sentence that says the statement, all of it and nothing else."""
-    if not text.endswith(".") or text.count(".") != 1 or "\n" in text:
+    """Whether `text` is one sentence that says the statement, all of it and nothing else.
+
+    Its change is not asked for: a sentence that compares with anything is refused, and the rule
+    adds what there is to compare.
+    """
+    if not text.endswith(".") or text.count(".") != 1 or "\n" in text or compares(text):
         return False
     if contradictions(text, statement.finding, statement.polarity, statement.location):
         return False
     return [(item.finding, item.polarity, item.location) for item in parse_sentence(text)] == [
         (statement.finding, statement.polarity, statement.location)
     ]
+
+
+def _written(text: str, statement: Statement) -> Written:
+    finding, polarity, location, _ = statement
+    change = told(polarity, statement.change)
+    if change == "resolved" or not says(text, statement):
+        return Written(sentence(finding, polarity, location, change=change), False)
+    return Written(with_change(text, change), True)

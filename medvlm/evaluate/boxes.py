@@ -19,7 +19,7 @@ Box = tuple[float, float, float, float]
 Floats = NDArray[np.float64]
 ScoredBox = tuple[Box, float]
 
-_IOU_HIT = 0.5
+IOU_HIT = 0.5
 _RECALLS = np.linspace(0, 1, 101)  # the recalls at which COCO reads the precision
 _MAX_CANDIDATES = 600
 _STEPS = (0.04, 0.02, 0.01)  # fractions of the film by which a fixed box is moved and stretched
@@ -33,6 +33,11 @@ def iou(a: ArrayLike, b: ArrayLike) -> Floats:
     shared = np.clip(high - low, 0, None).prod(axis=-1)
     union = first[..., 2:].prod(axis=-1) + second[..., 2:].prod(axis=-1) - shared
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def area(box: Box) -> float:
+    """Width times height."""
+    return box[2] * box[3]
 
 
 def pointing_game(
@@ -139,7 +144,7 @@ def _match(predicted: Sequence[Sequence[ScoredBox]], truth: Sequence[Sequence[Bo
         hits = np.zeros(len(boxes), bool)
         for i, row in enumerate(overlap):
             reach = np.where(free, row, -1.0)
-            if reach.size and reach.max() >= _IOU_HIT:
+            if reach.size and reach.max() >= IOU_HIT:
                 free[reach.argmax()] = False
                 hits[i] = True
         films.append(

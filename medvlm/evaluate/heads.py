@@ -2,48 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from medvlm.data.sets import Film
 from medvlm.draft.ground import OPACITY
-from medvlm.evaluate.bootstrap import replicates, with_interval
-from medvlm.evaluate.boxes import grounding_scores, iou
-from medvlm.evaluate.metrics import MIN_POSITIVES, auroc_table
-from medvlm.evaluate.metrics import calibration as calibration_scores
+from medvlm.evaluate.bootstrap import mean_with_interval, resamples, unless_few
+from medvlm.evaluate.boxes import IOU_HIT, ScoredBox, area, grounding_scores, iou
+from medvlm.evaluate.calibration import calibration_table
+from medvlm.evaluate.metrics import MIN_POSITIVES, classification_table
 from medvlm.evaluate.scan import Fractions, Scanned
-from medvlm.findings import FINDINGS, NIH_FINDINGS
+from medvlm.evaluate.subgroups import calibration_by_group, classification_by_group, members_of
+from medvlm.findings import FINDINGS, LEXICON, NIH_FINDINGS
+
+SMALL = 0.05
+"""Share of the film under which a true box counts as small: about a third of RSNA's boxes are."""
 
 
-def classification(kind: str, scanned: Sequence[Scanned]) -> dict[str, Any]:
-    """AUROCs: the 14 NIH findings, or Pneumonia alone for Kermany."""
-    names, truth, said = _columns(kind, scanned)
-    return auroc_table(truth, said, names, _groups(scanned))
+def known_findings(films: Sequence[Film]) -> list[str]:
+    """Those of the NIH findings that the set says anything of, in their order."""
+    known = ~np.isnan(np.stack([film.findings for film in films])).all(axis=0)
+    return [name for name in NIH_FINDINGS if known[FINDINGS.index(name)]]
 
 
-def calibration(kind: str, scanned: Sequence[Scanned]) -> dict[str, Any]:
+def classification(scanned: Sequence[Scanned]) -> dict[str, Any]:
+    """Scores of each finding that the set labels: the 14 of NIH, Pneumonia alone for Kermany."""
+    names, truth, said = _columns(scanned)
+    if not names:
+        return {}
+    picked = [FINDINGS.index(name) for name in names]
+    stated = np.array([[item.polarities[f] == "present" for f in picked] for item in scanned])
+    patients = _groups(scanned)
+    members = members_of([item.film for item in scanned])
+    return classification_table(truth, said, names, patients, stated) | {
+        "subgroups": classification_by_group(members, truth, said, names, patients)
+    }
+
+
+def calibration(scanned: Sequence[Scanned]) -> dict[str, Any]:
     """Over the pairs (film, finding) of the findings with at least 10 positives."""
-    _, truth, said = _columns(kind, scanned)
+    names, truth, said = _columns(scanned)
     enough = (truth == 1).sum(axis=0) >= MIN_POSITIVES
     if not enough.any():
         return {}
-    return calibration_scores(truth[:, enough], said[:, enough], _groups(scanned))
+    names = [name for name, kept in zip(names, enough, strict=True) if kept]
+    truth, said = truth[:, enough], said[:, enough]
+    patients = _groups(scanned)
+    members = members_of([item.film for item in scanned])
+    return calibration_table(truth, said, patients, names) | {
+        "subgroups": calibration_by_group(members, truth, said, patients)
+    }
 
 
-def grounding(
-    scanned: Sequence[Scanned], constant: Sequence[tuple[Fractions, float]]
-) -> dict[str, Any]:
-    """Lung_Opacity's boxes on the films that radiologists reviewed, beside fixed boxes."""
+def grounding(scanned: Sequence[Scanned], constant: Sequence[ScoredBox]) -> dict[str, Any]:
+    """Lung_Opacity's boxes on the films that radiologists reviewed, beside fixed boxes.
+
+    `by_size`: the true boxes under 5 % of the film, and the others. `per_finding`: each finding
+    with true boxes, over the films that have one; nobody looked for it on the rest, so a box there
+    is no mistake and `map50` knows none.
+    """
     films = [item for item in scanned if item.film.reviewed]
-    truth = [[box for name, box in item.film.boxes if name == OPACITY] for item in films]
-    if not any(truth):
-        return {}
-    groups = _groups(films)
-    scores = grounding_scores([item.opacity for item in films], truth, groups)
-    scores["boxes_on_negated"] = sum(len(item.opacity) for item in films if item.negated)
-    fixed = grounding_scores([list(constant)] * len(films), truth, groups)
-    return scores | {"constant_baseline": fixed}
+    result: dict[str, Any] = {}
+    if any(_true_boxes(item, OPACITY) for item in films):
+        truth = [_true_boxes(item, OPACITY) for item in films]
+        said = [item.boxes[OPACITY] for item in films]
+        groups = _groups(films)
+        result = grounding_scores(said, truth, groups)
+        result["boxes_on_negated"] = sum(
+            len(item.boxes[OPACITY])
+            for item in films
+            if item.polarities[FINDINGS.index(OPACITY)] == "absent"
+        )
+        fixed = grounding_scores([list(constant)] * len(films), truth, groups)
+        result["constant_baseline"] = fixed
+        result["by_size"] = {
+            "small": _found(films, lambda box: area(box) < SMALL),
+            "large": _found(films, lambda box: area(box) >= SMALL),
+            "small_under": SMALL,
+        }
+    per_finding = {}
+    for name in FINDINGS:
+        own = [item for item in scanned if _true_boxes(item, name)]
+        scored_above = name == OPACITY and "map50" in result
+        if own and LEXICON[name].localisable and not scored_above:
+            scores = grounding_scores(
+                [item.boxes[name] for item in own],
+                [_true_boxes(item, name) for item in own],
+                _groups(own),
+            )
+            per_finding[name] = unless_few(scores, _groups(own))
+    return result | ({"per_finding": per_finding} if per_finding else {})
 
 
 def anatomy(scanned: Sequence[Scanned]) -> dict[str, Any]:
@@ -62,18 +112,39 @@ def anatomy(scanned: Sequence[Scanned]) -> dict[str, Any]:
             swapped += crossed > overlap
         overlaps.append(np.mean(own_overlaps))
         dices.append(np.mean(own_dices))
-    values = np.array([overlaps, dices])
-    sampled = replicates(lambda rows: values[:, rows].mean(axis=1), _groups(films))
+    counts = resamples(_groups(films))
     return {
-        **with_interval("mean_box_iou", float(values[0].mean()), sampled[:, 0]),
-        **with_interval("mean_dice", float(values[1].mean()), sampled[:, 1]),
+        **mean_with_interval("mean_box_iou", overlaps, counts),
+        **mean_with_interval("mean_dice", dices, counts),
         "left_right_swapped": swapped,
         "n_films": len(films),
     }
 
 
-def _columns(kind: str, scanned: Sequence[Scanned]) -> tuple[list[str], np.ndarray, np.ndarray]:
-    names = ["Pneumonia"] if kind == "kermany_cxr" else list(NIH_FINDINGS)
+def _found(films: Sequence[Scanned], keep: Callable[[Fractions], bool]) -> dict[str, Any]:
+    """How well the opacity boxes cover the true ones that `keep` picks; intervals by patient."""
+    overlaps, patients = [], []
+    for item in films:
+        truth = [box for box in _true_boxes(item, OPACITY) if keep(box)]
+        found = iou([box for box, _ in item.boxes[OPACITY]], truth).max(axis=0, initial=0)
+        overlaps += found.tolist()
+        patients += [item.film.group] * len(truth)
+    if not overlaps:
+        return {"n_boxes": 0}
+    counts = resamples(patients)
+    scores = {
+        **mean_with_interval("mean_best_iou", overlaps, counts),
+        **mean_with_interval("recall50", np.array(overlaps) >= IOU_HIT, counts),
+    }
+    return unless_few(scores, patients) | {"n_boxes": len(overlaps)}
+
+
+def _true_boxes(item: Scanned, finding: str) -> list[Fractions]:
+    return [box for name, box in item.film.boxes if name == finding]
+
+
+def _columns(scanned: Sequence[Scanned]) -> tuple[list[str], np.ndarray, np.ndarray]:
+    names = known_findings([item.film for item in scanned])
     picked = [FINDINGS.index(name) for name in names]
     truth = np.stack([item.film.findings for item in scanned])[:, picked]
     said = np.stack([item.probabilities for item in scanned])[:, picked]

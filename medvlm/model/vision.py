@@ -11,13 +11,15 @@ from medvlm.config import EncoderConfig
 from medvlm.findings import FINDINGS
 from medvlm.model.encoder import Encoder, Features
 from medvlm.model.heads import ATTRIBUTES, DenseHead, FindingClassifier
+from medvlm.model.spatial import spatial_mean
 
 
 class Look(NamedTuple):
     """What the vision model saw in B images.
 
     `findings` [B, F] and `attributes` [B, len(ATTRIBUTES)] are logits; `maps` [B, F, size/16,
-    size/16] the findings' score maps; `dense` [B, 3, size/8, size/8] logits of `DENSE_MAPS`.
+    size/16] the findings' score maps; `dense` [B, 3, size/8, size/8] logits of `DENSE_MAPS`. The
+    maps of a volume have an axis of planes before the last two.
     """
 
     features: Features
@@ -28,7 +30,10 @@ class Look(NamedTuple):
 
 
 def channels_last(model: nn.Module) -> None:
-    """Lays the convolutions out for the CPU: depthwise nets train about three times faster."""
+    """Lays the convolutions out for the CPU: depthwise nets train about three times faster.
+
+    Those of volumes stay as they are: they were no faster.
+    """
     for parameter in model.parameters():
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
@@ -42,19 +47,20 @@ class VisionModel(nn.Module):
         self.config = config
         self.encoder = Encoder(config)
         channels = self.encoder.channels
-        self.classifier = FindingClassifier(channels, len(FINDINGS))
+        dims = self.encoder.dims
+        self.classifier = FindingClassifier(channels, len(FINDINGS), dims=dims)
         self.attributes = nn.Linear(channels[2], len(ATTRIBUTES))
-        self.dense = DenseHead(channels, config.dense_width)
+        self.dense = DenseHead(channels, config.dense_width, dims)
 
     def forward(self, images: Tensor) -> Look:
-        """`images` [B, 1, size, size] in 0..1, letterboxed; any size divisible by 32."""
+        """`images` [B, 1, size, size] in 0..1, letterboxed, or volumes: see `Encoder`."""
         return self.read(self.encoder(images))
 
     def classify(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of findings [B, F] and attributes alone, without the dense head's cost."""
         features = self.encoder(images)
         findings, _ = self.classifier(features)
-        return findings, self.attributes(features.coarse.mean(dim=(2, 3)))
+        return findings, self.attributes(spatial_mean(features.coarse))
 
     def read(self, features: Features) -> Look:
         """The heads alone, over features computed before."""
@@ -63,7 +69,7 @@ class VisionModel(nn.Module):
             features=features,
             findings=findings,
             maps=maps,
-            attributes=self.attributes(features.coarse.mean(dim=(2, 3))),
+            attributes=self.attributes(spatial_mean(features.coarse)),
             dense=self.dense(features),
         )
 
@@ -77,9 +83,11 @@ class SecondReader(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.encoder = Encoder(config)
-        self.classifier = FindingClassifier(self.encoder.channels, len(FINDINGS))
+        self.classifier = FindingClassifier(
+            self.encoder.channels, len(FINDINGS), dims=self.encoder.dims
+        )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of findings [B, F] of `images` [B, 1, size, size] in 0..1."""
+        """Logits of findings [B, F] of `images` [B, 1, size, size] in 0..1, or volumes."""
         findings, _ = self.classifier(self.encoder(images))
         return cast(Tensor, findings)

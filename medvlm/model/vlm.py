@@ -1,10 +1,9 @@
-"""The vision-language model: one look at an image, then questions over it."""
+"""The vision-language model: a look at each picture, then questions over one or several of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,22 +11,13 @@ from torch import Tensor, nn
 
 from medvlm.config import ModelConfig
 from medvlm.findings import FINDINGS
-from medvlm.model.connector import CAbstractor
+from medvlm.model.connectors import build_connector
 from medvlm.model.encoder import Features
 from medvlm.model.heads import ATTRIBUTES
-from medvlm.model.language import LanguageModel, Sequences, Turn
+from medvlm.model.language import LanguageModel, Segment, Sequences, Turn
+from medvlm.model.pictures import Sight as Sight
+from medvlm.model.pictures import TokenSource, introductions, token_sources
 from medvlm.model.vision import Look, SecondReader, VisionModel
-
-
-class Sight(NamedTuple):
-    """B images as the language model sees them: `tokens` [B, N, D], `local` [B, C, H, W]."""
-
-    tokens: Tensor
-    local: Tensor
-
-    def row(self, index: int) -> Sight:
-        """One image's part, still with a batch axis."""
-        return Sight(self.tokens[index : index + 1], self.local[index : index + 1])
 
 
 class VisionLanguageModel(nn.Module):
@@ -42,9 +32,19 @@ class VisionLanguageModel(nn.Module):
         self.config = config
         self.vision = VisionModel(config.encoder)
         self.second = SecondReader(config.second) if config.second else None
-        self.language = LanguageModel(llm, config.language.lora)
-        self.connector = CAbstractor(
-            config.connector, self.vision.encoder.channels, self.language.width
+        self.language = LanguageModel(llm, config.language)
+        encoder = self.vision.encoder
+        encoder.require_sizes(config.scales, "model.scales")
+        if self.second is not None:
+            sizes = (config.encoder.size, *config.scales)
+            self.second.encoder.require_sizes(sizes, "model.second.size")
+        self.connector = build_connector(
+            config.connector,
+            encoder.channels,
+            self.language.width,
+            dims=encoder.dims,
+            image=(config.encoder.size, config.encoder.size),
+            single=encoder.single,
         )
         self.probe = nn.Linear(self.language.width, len(FINDINGS) + len(ATTRIBUTES))
 
@@ -59,7 +59,7 @@ class VisionLanguageModel(nn.Module):
         if self.second is not None:
             findings.append(self.second(images))
         for size in self.config.scales:
-            resized = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+            resized = _resized(images, size)
             own_findings, own_attributes = self.vision.classify(resized)
             findings.append(own_findings)
             attributes.append(own_attributes)
@@ -70,9 +70,18 @@ class VisionLanguageModel(nn.Module):
             attributes=torch.stack(attributes).mean(dim=0),
         )
 
-    def sight(self, features: Features) -> Sight:
-        """The connector's tokens for features of the encoder."""
-        return Sight(*self.connector(features))
+    def sight(self, features: Features, padding: Tensor | None = None) -> Sight:
+        """The connector's tokens for features of the encoder; `padding` as the connector has it."""
+        visual = self.connector(features, padding)
+        return Sight(visual.tokens, visual.local)
+
+    def glimpse(self, images: Tensor) -> Sight:
+        """What the language model sees in `images`, without the heads' readings."""
+        return self.sight(self.vision.encoder(images))
+
+    def sources(self, sight: Sight) -> tuple[TokenSource, ...]:
+        """Where each visual token of a row comes from (`sight` of one row)."""
+        return token_sources(len(sight.shown[0]), self.connector.cells)
 
     def findings(self, look: Look, sight: Sight) -> Tensor:
         """Logits [B, F]: the mean of all readings of the findings, which err differently.
@@ -84,35 +93,51 @@ class VisionLanguageModel(nn.Module):
         return (encoders * look.findings + probe) / (encoders + 1)
 
     def sequences(self, sight: Sight, turns: Sequence[Sequence[Turn]]) -> Sequences:
-        """Trees of `turns[b]` over image b of `sight`, region tokens in place."""
-        return self.language.sequences(sight.tokens, turns, self._regions(sight, turns))
+        """Trees of `turns[b]` over the pictures of row b of `sight`, region tokens in place."""
+        return self.language.sequences(_segments(sight), turns, self._regions(sight, turns))
 
     def margins(self, sight: Sight, turns: Sequence[Turn]) -> Tensor:
-        """[T] yes-minus-no logits of questions over one image (`sight` of batch 1)."""
+        """[T] yes-minus-no logits of questions over the same pictures (`sight` of one row)."""
         return self.language.yes_no_margins(self.sequences(sight, [turns]))
 
     def write(self, sight: Sight, turns: Sequence[Turn], max_tokens: int = 40) -> list[str]:
-        """Greedy answers to questions over one image (`sight` of batch 1)."""
+        """Greedy answers to questions over the same pictures (`sight` of one row)."""
         if not turns:
             return []
         (regions,) = self._regions(sight, [turns])
-        visual = sight.tokens.expand(len(turns), -1, -1)
-        return self.language.write(visual, turns, regions, max_tokens)
+        return self.language.write(_segments(sight) * len(turns), turns, regions, max_tokens)
 
     def _regions(self, sight: Sight, turns: Sequence[Sequence[Turn]]) -> list[list[Tensor | None]]:
-        places = [
-            (row, i)
-            for row, own in enumerate(turns)
-            for i, turn in enumerate(own)
-            if turn.region is not None
-        ]
+        places, boxes = [], []
+        for row, (own, pictures) in enumerate(zip(turns, sight.shown, strict=True)):
+            for i, turn in enumerate(own):
+                if turn.region is not None:
+                    picture, _ = pictures[turn.picture]
+                    slices = (turn.slices or (0.0, 1.0)) if sight.local.ndim == 5 else ()
+                    places.append((row, i))
+                    boxes.append([float(picture), *turn.region, *slices])
         out: list[list[Tensor | None]] = [[None] * len(own) for own in turns]
         if places:
-            boxes = torch.tensor(
-                [[float(row), *(turns[row][i].region or ())] for row, i in places],
-                device=sight.local.device,
-            )
-            tokens = self.connector.region_tokens(sight.local, boxes)
+            given = torch.tensor(boxes, device=sight.local.device)
+            tokens = self.connector.region_tokens(sight.local, given)
             for (row, i), own_tokens in zip(places, tokens, strict=True):
                 out[row][i] = own_tokens
         return out
+
+
+def _segments(sight: Sight) -> list[list[Segment]]:
+    """Each row's pictures with the words that introduce them."""
+    rows = []
+    for pictures in sight.shown:
+        words = introductions([picture for _, picture in pictures])
+        rows.append(
+            [Segment(own, sight.tokens[i]) for own, (i, _) in zip(words, pictures, strict=True)]
+        )
+    return rows
+
+
+def _resized(images: Tensor, size: int) -> Tensor:
+    """Images [B, 1, H, W] or volumes [B, 1, D, H, W] at another size in the plane."""
+    if images.ndim == 5:
+        return F.interpolate(images, (images.shape[2], size, size), mode="trilinear")
+    return F.interpolate(images, (size, size), mode="bilinear", antialias=True)

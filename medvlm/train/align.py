@@ -1,15 +1,17 @@
-"""Alignment: teaching the language model to read the frozen encoder's features.
+"""Alignment: teaching the language model to read the encoder's features.
 
-Three steps. Warm-up: the connector alone, judged by a linear probe on its mean token, so that it
+Three lessons. Warm-up: the connector alone, judged by a linear probe on its mean token, so that it
 carries what the labels need before the slow part begins. Stage 1: the connector through the frozen
-language model. Stage 2: connector and LoRA (the two stages of Honeybee and LLaVA-1.5). The probe's
-loss stays on as a help, and the probe as a second reader of the findings.
+language model. Stage 2: connector and LoRA (the two stages of Honeybee and LLaVA-1.5), with the
+encoder's last stages if that is wanted. The probe's loss stays on as a help, and the probe as a
+second reader of the findings.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,19 +19,29 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from medvlm.config import EncoderConfig, StageConfig, TrainConfig
+from medvlm.data.sets import Question
 from medvlm.errors import CheckpointError, ConfigError
-from medvlm.model.base_llm import base_llm_dir
-from medvlm.model.checkpoint import CheckpointConfig, save_checkpoint, sha256_of
+from medvlm.model.checkpoint import CheckpointConfig, save_checkpoint
+from medvlm.model.digests import sha256_of
+from medvlm.model.encoder import Features
+from medvlm.model.language import Turn
+from medvlm.model.llm_source import language_model_dir, weights_digest
 from medvlm.model.vlm import Sight, VisionLanguageModel
+from medvlm.train.engine import Chunk, Lesson, teach
 from medvlm.train.features import FeatureStore, feature_store
-from medvlm.train.films import FilmStore, batches, epoch_rows, load_sets
-from medvlm.train.pretrain import masked_bce
-from medvlm.train.progress import Log, load_state, run_key, save_state, track
+from medvlm.train.films import FilmBatch, FilmStore, Side, epoch_rows, load_sets
+from medvlm.train.losses import masked_bce, total, vision_loss
+from medvlm.train.objectives import autocast, named_tensors
+from medvlm.train.parallel import Processes
+from medvlm.train.pretrain import CONFIG, WEIGHTS, require_images
+from medvlm.train.progress import run_key
+from medvlm.train.schedule import cosine
 from medvlm.train.targets import Asker
 from medvlm.train.watch import watch
 
 STAGES = ("warm_up", "stage1", "stage2")
 WARM_UP_BATCH = 32
+WARM_UP_STEPS, FLOOR = 30, 0.05
 
 
 def align(config: TrainConfig, name: str, version: str, llm_path: Path | None = None) -> Path:
@@ -37,162 +49,216 @@ def align(config: TrainConfig, name: str, version: str, llm_path: Path | None = 
 
     Returns its folder. Raises CheckpointError if the encoder's weights are missing or misfit.
     """
+    processes = Processes(config.device)
     torch.manual_seed(config.seed)
-    run = _Run(config, llm_path)
+    pupil = Pupil.build(config, processes, llm_path)
+    lessons: list[Lesson] = []
     for stage in STAGES:
-        run.train(stage, getattr(config, stage))
-    settings = CheckpointConfig(name=name, version=version, model=config.model)
-    save_checkpoint(run.model, settings, config.out / name)
-    return config.out / name
+        first = sum(lesson.epochs for lesson in lessons)
+        lessons.append(Stage(pupil, stage, getattr(config, stage), first))
+    teach(lessons, config, run_key(config, pupil.key), processes)
+    folder = config.out / name
+    if processes.main:
+        pupil.model.eval()
+        settings = CheckpointConfig(name=name, version=version, model=pupil.model.config)
+        save_checkpoint(pupil.model, settings, folder)
+    processes.wait()
+    return folder
 
 
-class _Run:
-    """Everything that lives as long as the run."""
+class Pupil(NamedTuple):
+    """What all three lessons share; `key` names the weights that the run began with."""
 
-    def __init__(self, config: TrainConfig, llm_path: Path | None) -> None:
-        self.config = config
-        self.device = torch.device(config.device)
-        sets = load_sets(config.data)
-        self.questions = [question for data in sets for question in data.questions]
-        self.store = FilmStore.build(sets, config.data.cache)
-        self.per_epoch = {str(kind): n for kind, n in config.data.per_epoch.items()}
-        self.model = VisionLanguageModel(config.model, base_llm_dir(llm_path))
-        key = _load_vision(self.model, config.vision)
-        _load_second(self.model, config.second)
-        self.model.to(self.device)
-        self.model.vision.eval().requires_grad_(False)
-        self.asker = Asker.build(self.questions, config.model.encoder.size)
-        self.watched = self.store.rows("nih_cxr", validation=True)[: config.watch_films]
-        organs = self.store.rows("vqa_rad", validation=True)
-        epochs = config.warm_up.epochs + config.stage1.epochs + config.stage2.epochs
-        used = [epoch_rows(self.store, self.per_epoch, config.seed, e) for e in range(epochs)]
-        self.features: FeatureStore = feature_store(
-            self.model.vision,
-            self.store,
-            np.unique(np.concatenate([*used, self.watched, organs])),
-            config.views,
-            config.data.cache,
-            config.seed,
-            key,
-        )
-        self.log = Log(config.out)
-        self.state_path = config.out / "state.pt"
-        self.key = run_key(config, key)
-        self.state = load_state(self.state_path, self.key)
-        self.epochs_before = 0
+    config: TrainConfig
+    model: VisionLanguageModel
+    store: FilmStore
+    questions: list[Question]
+    features: FeatureStore
+    asker: Asker
+    device: torch.device
+    key: str
 
-    def train(self, stage: str, settings: StageConfig) -> None:
-        adapters = self.model.language.adapter_parameters()
-        for parameter in adapters.values():
-            parameter.requires_grad_(stage == "stage2")
-        trained = [*self.model.connector.parameters(), *self.model.probe.parameters()]
-        if stage == "stage2":
-            trained += adapters.values()
-        optimiser = torch.optim.AdamW(
-            trained, lr=settings.learning_rate, weight_decay=self.config.weight_decay
-        )
-        size = WARM_UP_BATCH if stage == "warm_up" else self.config.batch_size
-        total = settings.epochs * (sum(self.per_epoch.values()) // size)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, total))
-        first = self._resume(stage, optimiser, schedule)
-        for epoch in range(first, settings.epochs):
-            self._epoch(stage, settings, epoch, optimiser, schedule, size)
-            save_state(
-                self.state_path,
-                {
-                    "stage": stage,
-                    "epoch": epoch + 1,
-                    "key": self.key,
-                    "connector": self.model.connector.state_dict(),
-                    "probe": self.model.probe.state_dict(),
-                    "lora": {name: p.data for name, p in adapters.items()},
-                    "optimiser": optimiser.state_dict(),
-                    "schedule": schedule.state_dict(),
-                },
+    @classmethod
+    def build(cls, config: TrainConfig, processes: Processes, llm_path: Path | None) -> Pupil:
+        """Loads sets, models and pretrained weights, and computes features that are not at hand."""
+        with processes.one_by_one():
+            sets = load_sets(config.data)
+            store = FilmStore.build(sets, config.data.cache, config.data.tuning, config.data.share)
+        questions = [question for data in sets for question in data.questions]
+        with processes.one_by_one():
+            folder = language_model_dir(config.model.language, llm_path)
+        model = VisionLanguageModel(config.model, folder)
+        require_images(model.vision.encoder)
+        key = _load_vision(model, config.vision)
+        _load_second(model, config.second)
+        model.to(processes.device)
+        model.vision.eval().requires_grad_(False)
+        with processes.one_by_one():
+            features = feature_store(
+                model.vision,
+                store,
+                _films_needed(config, store),
+                config.views,
+                config.model.connector.strides,
+                config.data.cache,
+                config.seed,
+                key,
             )
-        self.epochs_before += settings.epochs
+        asker = Asker.build(questions, config.model.encoder.size, config.most_turns)
+        key += weights_digest(folder)
+        return cls(config, model, store, questions, features, asker, processes.device, key)
 
-    def _resume(
-        self,
-        stage: str,
-        optimiser: torch.optim.Optimizer,
-        schedule: torch.optim.lr_scheduler.LambdaLR,
-    ) -> int:
-        """The epoch to go on from; loads the weights once, on reaching the interrupted stage."""
-        if self.state is None:
-            return 0
-        if STAGES.index(stage) < STAGES.index(self.state["stage"]):
-            return 10**9
-        state, self.state = self.state, None
-        self.model.connector.load_state_dict(state["connector"])
-        self.model.probe.load_state_dict(state["probe"])
-        with torch.no_grad():
-            for name, parameter in self.model.language.adapter_parameters().items():
-                parameter.copy_(state["lora"][name])
-        if stage != state["stage"]:
-            return 0
-        optimiser.load_state_dict(state["optimiser"])
-        schedule.load_state_dict(state["schedule"])
-        return int(state["epoch"])
 
-    def _epoch(
-        self,
-        stage: str,
-        settings: StageConfig,
-        epoch: int,
-        optimiser: torch.optim.Optimizer,
-        schedule: torch.optim.lr_scheduler.LambdaLR,
-        size: int,
-    ) -> None:
-        count = self.epochs_before + epoch
-        rows = epoch_rows(self.store, self.per_epoch, self.config.seed, count)
-        random = np.random.default_rng([self.config.seed, count, 2])
-        torch.manual_seed(self.config.seed * 1000 + count)
-        self.model.connector.train()
-        self.model.language.train(stage == "stage2")
-        sums = np.zeros(2)
-        steps = list(batches(rows, size))
-        for part in track(steps, f"{stage} {epoch + 1}/{settings.epochs}"):
-            views = random.integers(self.config.views, size=len(part))
-            with torch.autocast(self.config.device, dtype=torch.bfloat16):
-                sight = self.model.sight(self.features.batch(part, views, self.device))
-                probe = self._probe_loss(sight, part)
-                spoken = torch.zeros((), device=self.device)
-                if stage != "warm_up":
-                    spoken = self._spoken_loss(sight, part, views, random)
-            loss = spoken + settings.probe_weight * probe
-            optimiser.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(optimiser.param_groups[0]["params"], 1.0)
-            optimiser.step()
-            schedule.step()
-            sums += (spoken.item(), probe.item())
+class Asked(NamedTuple):
+    """One pass: features or films, labels [B, F + attributes] (NaN: unknown), turns by film.
+
+    `films` are there where the encoder learns too, `features` where it does not.
+    """
+
+    features: Features | None
+    films: FilmBatch | None
+    labels: Tensor
+    turns: list[list[Turn]]
+
+
+class Stage(Lesson):
+    """One of the three lessons."""
+
+    def __init__(self, pupil: Pupil, name: str, settings: StageConfig, first_epoch: int) -> None:
+        self.pupil, self.settings, self.first_epoch = pupil, settings, first_epoch
+        self.name, self.epochs = name, settings.epochs
+        self.model, self.store, self.config = pupil.model, pupil.store, pupil.config
+        self.speaks, self.adapts = name != "warm_up", name == "stage2"
+        self.parts = ("spoken_loss",) * self.speaks + ("probe_loss",)
+        self.parts += ("vision_loss",) * bool(settings.encoder_stages)
+        self.batch_size = self.config.batch_size if self.speaks else WARM_UP_BATCH
+        per_epoch = {str(kind): n for kind, n in self.config.data.per_epoch.items()}
+        self.per_epoch, steps = per_epoch, sum(per_epoch.values()) // self.batch_size
+        self.total = self.epochs * steps
+        stages = self.model.vision.encoder.stages()
+        if settings.encoder_stages > len(stages):
+            raise ConfigError(
+                f"{name}.encoder_stages: the encoder has {len(stages)} stages",
+                remedy="train no more than these",
+            )
+        self.encoder = torch.nn.ModuleList(stages[len(stages) - settings.encoder_stages :])
+        vision = self.model.vision
+        self.heads = torch.nn.ModuleList([vision.classifier, vision.attributes, vision.dense])
+
+    def begin(self) -> None:
+        self.model.vision.requires_grad_(False)
+        for parameter in self.model.language.adapter_parameters().values():
+            parameter.requires_grad_(self.adapts)
+        if self.settings.encoder_stages:
+            self.encoder.requires_grad_(True)
+            self.heads.requires_grad_(True)
+
+    def groups(self) -> list[dict[str, Any]]:
+        rate = self.settings.learning_rate
+        learned = [*self.model.connector.parameters(), *self.model.probe.parameters()]
+        if self.adapts:
+            learned += self.model.language.adapter_parameters().values()
+        groups = [{"params": learned, "lr": rate}]
+        if self.settings.encoder_stages:
+            seeing = [*self.encoder.parameters(), *self.heads.parameters()]
+            groups.append({"params": seeing, "lr": rate * self.settings.encoder_rate})
+        return groups
+
+    def rate(self, step: int) -> float:
+        return cosine(step, self.total, WARM_UP_STEPS, FLOOR)
+
+    def rows(self, epoch: int) -> np.ndarray:
+        count = self.first_epoch + epoch
+        return epoch_rows(self.store, self.per_epoch, self.config.seed, count)
+
+    def train(self, on: bool) -> None:
+        # The encoder's running statistics stay: a batch of a few films would spoil them.
         self.model.eval()
-        spoken_mean, probe_mean = sums / max(1, len(steps))
-        figures = watch(
-            self.model,
-            self.features,
-            self.store,
-            self.watched,
-            self.questions if stage != "warm_up" else [],
-        )
-        self.log.write(
-            stage=stage, epoch=epoch + 1, loss=spoken_mean, probe_loss=probe_mean, **figures
-        )
+        self.model.connector.train(on)
+        self.model.language.train(on and self.adapts)
+        self.heads.train(on and self.settings.encoder_stages > 0)
 
-    def _probe_loss(self, sight: Sight, rows: np.ndarray) -> Tensor:
-        said = self.model.probe(sight.tokens.mean(dim=1)).float()
-        truth = torch.cat([self.store.findings[rows], self.store.attributes[rows]], dim=1)
-        return masked_bce(said, truth.to(self.device))
+    def tensors(self) -> dict[str, Tensor]:
+        named = named_tensors(connector=self.model.connector, probe=self.model.probe)
+        if self.settings.encoder_stages:
+            named |= named_tensors(vision=self.model.vision)
+        adapters = self.model.language.adapter_parameters()
+        return named | {f"lora.{name}": p.data for name, p in adapters.items()}
 
-    def _spoken_loss(
-        self, sight: Sight, rows: np.ndarray, views: np.ndarray, random: np.random.Generator
-    ) -> Tensor:
-        turns = [
-            self.asker.turns(self.store.films[row], self.features.lungs[row], view == 0, random)
-            for row, view in zip(rows, views, strict=True)
+    def prepare(self, chunk: Chunk, epoch: int) -> Asked:
+        randoms = chunk.randoms()
+        views = np.array([random.integers(self.config.views) for random in randoms])
+        rows, turns = chunk.rows, []
+        if self.speaks:
+            for row, view, random in zip(rows, views, randoms, strict=True):
+                film, lungs = self.store.films[row], self.pupil.features.lungs[row]
+                turns.append(self.pupil.asker.turns(film, lungs, view == 0, random))
+        labels = torch.cat([self.store.findings[rows], self.store.attributes[rows]], dim=1)
+        if not self.settings.encoder_stages:
+            return Asked(self.pupil.features.batch(rows, views), None, labels, turns)
+        size = self.config.model.encoder.size
+        each = [
+            self.store.batch(rows[[i]], size, [generator] if views[i] else None)
+            for i, generator in enumerate(chunk.generators())
         ]
-        return self.model.language.answer_loss(self.model.sequences(sight, turns))
+        films = FilmBatch(*(torch.cat(column) for column in zip(*each, strict=True)))
+        return Asked(None, films, labels, turns)
+
+    def loss(self, batch: Asked) -> tuple[Tensor, dict[str, Tensor]]:
+        device = self.pupil.device
+        spoken = seen = torch.zeros((), device=device)
+        with autocast(device, self.config.precision):
+            if batch.films is not None:
+                films = FilmBatch(*(t.to(device) for t in batch.films))
+                look = self.model.vision(films.images)
+                features = look.features
+                seen = total(vision_loss(look, films, 1.0))
+            elif batch.features is not None:
+                features = Features(*(t.to(device) for t in batch.features))
+            sight = self.model.sight(features)
+            said = self.model.probe(sight.tokens.mean(dim=1)).float()
+            probe = masked_bce(said, batch.labels.to(device))
+            if self.speaks:
+                spoken = self.model.language.answer_loss(self.model.sequences(sight, batch.turns))
+        loss = spoken + self.settings.probe_weight * probe + seen
+        return loss, {"spoken_loss": spoken, "probe_loss": probe, "vision_loss": seen}
+
+    def about(self, epoch: int) -> dict[str, Any]:
+        return {"stage": self.name, "epoch": epoch + 1}
+
+    def figures(self, epoch: int, always: bool) -> dict[str, float]:
+        figures = self.watch("validation")
+        if self.config.data.tuning:
+            figures |= {f"tuning_{name}": value for name, value in self.watch("tuning").items()}
+        return figures
+
+    def watch(self, side: Side) -> dict[str, float]:
+        """Figures on one side of the split; warm-up does not ask the language model."""
+        films = self.store.rows("nih_cxr", side)[: self.config.watch_films]
+        questions = self.pupil.questions if self.speaks else None
+        return watch(self.model, self.see, self.store, films, questions, side)
+
+    def see(self, rows: np.ndarray) -> Sight:
+        """Films as the language model sees them, unchanged."""
+        if self.settings.encoder_stages:
+            images = self.store.plain(rows, self.config.model.encoder.size)
+            features = self.model.vision.encoder(images.to(self.pupil.device))
+        else:
+            kept = self.pupil.features.batch(rows, np.zeros(len(rows), dtype=int))
+            features = Features(*(t.to(self.pupil.device) for t in kept))
+        return self.model.sight(features)
+
+
+def _films_needed(config: TrainConfig, store: FilmStore) -> np.ndarray:
+    """The films that any epoch trains on or watches."""
+    per_epoch = {str(kind): n for kind, n in config.data.per_epoch.items()}
+    epochs = sum(getattr(config, stage).epochs for stage in STAGES)
+    parts = [epoch_rows(store, per_epoch, config.seed, epoch) for epoch in range(epochs)]
+    sides: Iterable[Side] = ("validation", "tuning")
+    for side in sides:
+        parts.append(store.rows("nih_cxr", side)[: config.watch_films])
+        parts.append(store.rows("vqa_rad", side))
+    return np.unique(np.concatenate(parts))
 
 
 def _load_vision(model: VisionLanguageModel, folder: Path) -> str:
@@ -215,21 +281,15 @@ def _load_second(model: VisionLanguageModel, folder: Path | None) -> None:
 
 def _pretrained(folder: Path, config: EncoderConfig, key: str) -> Path:
     """The weights that `medvlm pretrain` left in the folder, if they are of this encoder."""
-    path = folder / "vision.safetensors"
+    path = folder / WEIGHTS
     if not path.is_file():
         raise CheckpointError(
             "pretrained encoder is missing", file=str(path), remedy="run `medvlm pretrain` first"
         )
-    if EncoderConfig.from_yaml(folder / "encoder.yaml") != config:
+    if EncoderConfig.from_yaml(folder / CONFIG) != config:
         raise CheckpointError(
             "the encoder was pretrained with other settings",
-            file=str(folder / "encoder.yaml"),
+            file=str(folder / CONFIG),
             remedy=f"copy them into {key} of the configuration",
         )
     return path
-
-
-def _rate(step: int, total: int, warm_up: int = 30) -> float:
-    if step < warm_up:
-        return (step + 1) / warm_up
-    return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, total))))

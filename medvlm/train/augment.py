@@ -33,10 +33,26 @@ def random_affine(count: int, generator: torch.Generator) -> Tensor:
     return rows
 
 
-def warp(images: Tensor, affine: Tensor, size: int, mode: str = "bilinear") -> Tensor:
-    """Samples [B, C, H, W] through `affine` into [B, C, size, size]; outside is 0."""
-    grid = F.affine_grid(affine, [len(images), images.shape[1], size, size], align_corners=False)
-    return F.grid_sample(images, grid, mode=mode, align_corners=False)
+def random_crop(count: int, generator: torch.Generator) -> Tensor:
+    """Affine maps [count, 2, 3] to an upright piece of the film: 0.5-1 of either side, anywhere."""
+    share = 0.5 + 0.5 * torch.rand(count, 2, generator=generator)
+    centre = (2 * torch.rand(count, 2, generator=generator) - 1) * (1 - share)
+    return torch.cat([torch.diag_embed(share), centre.unsqueeze(2)], dim=2)
+
+
+def warp(images: Tensor, affine: Tensor, size: int) -> Tensor:
+    """Samples [B, C, H, H] in 0..1 through `affine` into [B, C, size, size]; outside is 0.
+
+    What is made smaller is sampled at its own resolution first and then shrunk antialiased, as
+    `resize_grid` shrinks: fine lines must not turn into coarse ones that no film has.
+    """
+    own = max(size, images.shape[-1])
+    grid = F.affine_grid(affine, [len(images), images.shape[1], own, own], align_corners=False)
+    warped = F.grid_sample(images, grid, mode="bilinear", align_corners=False)
+    if own == size:
+        return warped
+    # Bicubic overshoots at sharp edges.
+    return F.interpolate(warped, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
 
 
 def random_exposure(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -18,10 +19,12 @@ from medvlm.data.cards import require_card
 from medvlm.data.sets import DataSet, Film, load_set
 from medvlm.image.load import resize_grid
 from medvlm.image.pixels import render_picture
-from medvlm.train.augment import random_affine, random_exposure, warp
+from medvlm.train.augment import random_affine, random_crop, random_exposure, warp
 
 CACHE_SIZE = 384
 DENSE_SIZE = 96
+
+Side = Literal["training", "tuning", "validation", "unused"]
 
 
 class FilmBatch(NamedTuple):
@@ -37,12 +40,19 @@ class FilmBatch(NamedTuple):
     dense_known: Tensor
 
 
+def in_tuning(kind: str, group: str) -> bool:
+    """A tenth of the training patients, to stop or choose by, chosen as validation is: for good."""
+    digest = hashlib.sha256(f"medvlm:tuning:{kind}:{group}".encode()).hexdigest()
+    return int(digest[:8], 16) % 10 == 0
+
+
 @dataclass
 class FilmStore:
-    """Films of all sets with their pixels and labels in memory maps."""
+    """N films of all sets with their pixels and labels; `sides` [N] holds the `Side` of each."""
 
     films: list[Film]
     kinds: np.ndarray
+    sides: np.ndarray
     pixels: np.ndarray
     findings: Tensor
     attributes: Tensor
@@ -50,13 +60,20 @@ class FilmStore:
     dense_known: Tensor
 
     @classmethod
-    def build(cls, sets: Sequence[DataSet], cache: Path) -> FilmStore:
+    def build(
+        cls, sets: Sequence[DataSet], cache: Path, tuning: bool = False, share: float = 1.0
+    ) -> FilmStore:
+        """`tuning`: whether a part of the training patients is kept apart as `tuning`. `share`: of
+        the others that stay training; the rest is `unused`."""
         films = [film for data in sets for film in data.films]
         kinds = np.array([data.kind for data in sets for _ in data.films])
+        pairs = zip(kinds, films, strict=True)
+        sides = [_side(str(kind), film, tuning, share) for kind, film in pairs]
         labels = [dense_labels(film, DENSE_SIZE) for film in films]
         return cls(
             films=films,
             kinds=kinds,
+            sides=np.array(sides),
             pixels=cached_pixels(films, CACHE_SIZE, cache),
             findings=torch.from_numpy(np.stack([film.findings for film in films])),
             attributes=torch.from_numpy(np.stack([film.attributes for film in films])),
@@ -64,10 +81,9 @@ class FilmStore:
             dense_known=torch.from_numpy(np.stack([known for _, known in labels])),
         )
 
-    def rows(self, kind: str, validation: bool) -> np.ndarray:
+    def rows(self, kind: str, side: Side) -> np.ndarray:
         """Indices of one set's films on one side of the split."""
-        side = np.array([film.validation == validation for film in self.films])
-        return np.flatnonzero((self.kinds == kind) & side)
+        return np.flatnonzero((self.kinds == kind) & (self.sides == side))
 
     def plain(self, rows: np.ndarray, size: int) -> Tensor:
         """Films [B, 1, size, size] exactly as the product reads them, decoded anew."""
@@ -77,18 +93,20 @@ class FilmStore:
                 grids.append(resize_grid(render_picture(picture), size)[0])
         return torch.from_numpy(np.stack(grids)).unsqueeze(1)
 
-    def batch(self, rows: np.ndarray, size: int, generator: torch.Generator | None) -> FilmBatch:
-        """A batch at `size`; augmented if a generator is given."""
+    def batch(
+        self, rows: np.ndarray, size: int, generators: Sequence[torch.Generator] | None
+    ) -> FilmBatch:
+        """A batch at `size`; each film is changed at random if there are generators for them."""
         images = torch.from_numpy(self.pixels[rows]).float().div_(255).unsqueeze(1)
         bits = self.dense[rows]
         dense = torch.stack([(bits >> bit & 1).float() for bit in range(3)], dim=1)
-        if generator is None:
+        if generators is None:
             affine = torch.tensor([[1.0, 0, 0], [0, 1.0, 0]]).expand(len(rows), -1, -1)
         else:
-            affine = random_affine(len(rows), generator)
+            affine = torch.cat([random_affine(1, own) for own in generators])
         images = warp(images, affine, size)
-        if generator is not None:
-            images = random_exposure(images, generator)
+        if generators is not None:
+            images = _exposed(images, generators)
         return FilmBatch(
             images=images,
             findings=self.findings[rows],
@@ -96,6 +114,31 @@ class FilmStore:
             dense=warp(dense, affine, size // 8),
             dense_known=self.dense_known[rows],
         )
+
+    def crops(self, rows: np.ndarray, size: int, generators: Sequence[torch.Generator]) -> Tensor:
+        """[B, 1, size, size]: a random piece of each film, for learning without labels."""
+        images = torch.from_numpy(self.pixels[rows]).float().div_(255).unsqueeze(1)
+        affine = torch.cat([random_crop(1, own) for own in generators])
+        return _exposed(warp(images, affine, size), generators)
+
+
+def _exposed(images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    each = zip(images.split(1), generators, strict=True)
+    return torch.cat([random_exposure(image, own) for image, own in each])
+
+
+def in_share(kind: str, group: str, share: float) -> bool:
+    """Whether a training patient is among the given share; those of a smaller share are too."""
+    digest = hashlib.sha256(f"medvlm:share:{kind}:{group}".encode()).hexdigest()
+    return int(digest[:8], 16) < share * 2**32
+
+
+def _side(kind: str, film: Film, tuning: bool, share: float) -> Side:
+    if film.validation:
+        return "validation"
+    if tuning and in_tuning(kind, film.group):
+        return "tuning"
+    return "training" if in_share(kind, film.group, share) else "unused"
 
 
 def load_sets(data: DataConfig) -> list[DataSet]:
@@ -114,14 +157,8 @@ def epoch_rows(store: FilmStore, per_epoch: dict[str, int], seed: int, epoch: in
     """
     chosen = []
     for kind, count in per_epoch.items():
-        rows = store.rows(kind, validation=False)
+        rows = store.rows(kind, "training")
         order = np.random.default_rng([seed, len(rows)]).permutation(rows)
         start = epoch * count
         chosen.append(order[np.arange(start, start + count) % len(order)])
     return np.random.default_rng([seed, epoch, 1]).permutation(np.concatenate(chosen))
-
-
-def batches(rows: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    """Consecutive full batches; a rest smaller than a batch is dropped."""
-    for start in range(0, len(rows) - batch_size + 1, batch_size):
-        yield rows[start : start + batch_size]

@@ -32,6 +32,8 @@ SIGNS: dict[str, Wordings] = {
         ("Is there hyperinflation of the lungs?", True),
     ),
 }
+# Signs with other causes too: absent for certain only where nothing was found at all.
+INDIRECT = frozenset({"Effusion", "Emphysema"})
 IN_REGION = ("Is there {} in this region?", "Is there {} here?", "Is this {}?")
 NORMAL: Wordings = (
     ("Is this image normal?", True),

@@ -35,25 +35,30 @@ from medvlm.image.geometry import Box
 from medvlm.model.heads import ATTRIBUTES
 from medvlm.model.language import Turn
 from medvlm.train import phrasings
+from medvlm.train.facts import Facts, fact_turns, image_facts
 
 CHECKS = 6
 QUESTIONS = 12
+FACTS = 4
 
 
 @dataclass(frozen=True)
 class Asker:
-    """Draws turns for films; `questions` are the training questions by image name."""
+    """Draws turns for films; `questions` are the training questions by image name, `facts` what is
+    known of how those images were made; `most` turns on a film, 0 for all."""
 
     questions: Mapping[str, Sequence[Question]]
+    facts: Mapping[str, Facts]
     size: int
+    most: int = 0
 
     @classmethod
-    def build(cls, questions: Sequence[Question], size: int) -> Asker:
+    def build(cls, questions: Sequence[Question], size: int, most: int = 0) -> Asker:
         grouped = defaultdict(list)
-        for question in questions:
-            if not question.validation:
-                grouped[question.image.name].append(question)
-        return cls(dict(grouped), size)
+        training = [question for question in questions if not question.validation]
+        for question in training:
+            grouped[question.image.name].append(question)
+        return cls(dict(grouped), image_facts(training), size, most)
 
     def turns(
         self,
@@ -63,6 +68,18 @@ class Asker:
         random: np.random.Generator,
     ) -> list[Turn]:
         """One epoch's turns for one film. Boxes hold in the plain view only."""
+        turns = self._all(film, lungs, plain, random)
+        if not self.most or len(turns) <= self.most:
+            return turns
+        return [turns[i] for i in random.permutation(len(turns))[: self.most]]
+
+    def _all(
+        self,
+        film: Film,
+        lungs: Mapping[str, Box],
+        plain: bool,
+        random: np.random.Generator,
+    ) -> list[Turn]:
         known = np.flatnonzero(~np.isnan(film.findings))
         if film.image.name in self.questions:
             return self._free(film.image.name, random)
@@ -77,7 +94,8 @@ class Asker:
     def _free(self, image: str, random: np.random.Generator) -> list[Turn]:
         own = self.questions[image]
         chosen = random.permutation(len(own))[:QUESTIONS]
-        return [Turn(own[i].question, answer_words(own[i].answer)) for i in chosen]
+        turns = [Turn(own[i].question, answer_words(own[i].answer)) for i in chosen]
+        return turns + fact_turns(self.facts[image], FACTS, random)
 
     def _checks(self, film: Film, known: np.ndarray, random: np.random.Generator) -> list[Turn]:
         positive = [i for i in known if film.findings[i] == 1]
@@ -106,7 +124,8 @@ class Asker:
         pool = positive if positive and random.random() < 0.5 else known
         i = int(random.choice(pool))
         name = FINDINGS[i]
-        if (signs := phrasings.SIGNS.get(name)) and random.random() < 0.5:
+        told = name not in phrasings.INDIRECT or film.findings[i] == 1 or film.normal
+        if told and (signs := phrasings.SIGNS.get(name)) and random.random() < 0.5:
             return _asked(film.findings[i], signs, random)
         wording = phrasings.PRESENCE[random.integers(len(phrasings.PRESENCE))]
         return Turn(wording.format(PHRASES[name]), _yes(film.findings[i]))
@@ -156,7 +175,7 @@ class Asker:
         # On abnormal films too: or the film's state alone would answer for the region.
         clear = film.normal or film.reviewed
         if clear and len(lungs) == 2 and (boxes or random.random() < 0.5):
-            empty = _empty_box(lungs, [box for _, box in boxes], random)
+            empty = empty_box(lungs, [box for _, box in boxes], random)
             if empty is not None:
                 turns += _in_region("Lung_Opacity", False, empty, random)
         return turns
@@ -174,7 +193,7 @@ def _in_region(
     )
 
 
-def _empty_box(
+def empty_box(
     lungs: Mapping[str, Box], taken: Sequence[Box], random: np.random.Generator
 ) -> Box | None:
     """A box in a lung that meets none of `taken`, of the sizes that opacities have.
@@ -187,7 +206,7 @@ def _empty_box(
         x = lung.x + float(random.uniform(0, max(0.0, lung.width - width)))
         y = lung.y + float(random.uniform(0, max(0.0, lung.height - height)))
         box = Box(x, y, width, height)
-        if all(box.intersection(other).area < 0.1 * other.area for other in taken):
+        if all(box.intersection(other).area < 0.1 * min(box.area, other.area) for other in taken):
             return box
     return None
 

@@ -1,0 +1,30 @@
+"""Where a probability turns into a statement, and which boxes go with it."""
+
+from __future__ import annotations
+
+from medvlm.draft.ground import finding_boxes
+from medvlm.draft.locate import ScoredBox
+from medvlm.draft.look import Seen
+from medvlm.draft.parse import Polarity
+from medvlm.model.checkpoint import Checkpoint
+
+
+def decide(checkpoint: Checkpoint, finding: str, probability: float) -> Polarity:
+    """Present, absent or uncertain, by the checkpoint's operating points."""
+    points = checkpoint.config.operating_points
+    if probability >= points.present_from:
+        return "present"
+    return "absent" if probability < points.absent_below.get(finding, 0.5) else "uncertain"
+
+
+def released_boxes(
+    checkpoint: Checkpoint, seen: Seen, finding: str, probability: float | None = None
+) -> list[ScoredBox]:
+    """The boxes a draft shows for a finding, in grid pixels; a negated finding has none.
+
+    `probability`: that of the study, where it is not this image's own.
+    """
+    own = seen.probabilities[finding] if probability is None else probability
+    if decide(checkpoint, finding, own) == "absent":
+        return []
+    return finding_boxes(checkpoint, seen, finding)

@@ -1,0 +1,183 @@
+"""What the heads know of a frontal chest film, worded plainly: answers without a language model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from medvlm.draft.decide import decide
+from medvlm.draft.ground import finding_boxes, place, regions
+from medvlm.draft.locate import ScoredBox, place_of
+from medvlm.draft.look import Seen
+from medvlm.draft.question import Parsed, projections
+from medvlm.draft.wording import place_words
+from medvlm.findings import PHRASES
+from medvlm.image.geometry import Box
+from medvlm.model.checkpoint import Checkpoint
+from medvlm.records import Region
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer's words, its probability and its regions.
+
+    `probability_of` says what the probability is of: a finding's phrase (calibrated), "answer" (of
+    the answer itself, by a head), or "yes" (the language model's own, not calibrated).
+    """
+
+    text: str
+    probability: float | None = None
+    regions: list[Region] = field(default_factory=list)
+    probability_of: str | None = None
+
+
+def known_reply(
+    checkpoint: Checkpoint, seen: Seen, question: str, parsed: Parsed, region: Box | None
+) -> Reply | None:
+    """The answer to what the heads know; None for anything else. `region` in source pixels."""
+    match parsed.kind:
+        case "place":
+            return _place(checkpoint, seen, parsed.findings[0])
+        case "region_place" if region is not None:
+            words = place_words(place_of([seen.transform.to_grid(region)], seen.lungs))
+            return Reply(words, None, [own_region(seen, region)]) if words else None
+        case "view":
+            return _view(seen, question)
+        case "sex":
+            return _sex(seen, question)
+        case "findings":
+            return _findings(checkpoint, seen)
+        case "normal":
+            return _normal(checkpoint, seen, parsed)
+        case "presence":
+            return _presence(checkpoint, seen, parsed)
+    return None
+
+
+def lungs_reply(seen: Seen, parsed: Parsed) -> Reply:
+    """Where the lungs are."""
+    if not seen.check.accepted:
+        return Reply("This is not taken for a frontal chest film: no lung is marked.")
+    found = {side: box for side, box in seen.lungs.items() if side in parsed.sides}
+    if not found:
+        return Reply("No lung was found in this image.")
+    names = " and ".join(found)
+    plural = "s are" if len(found) > 1 else " is"
+    return Reply(f"The {names} lung{plural} marked.", None, regions(seen, list(found.values())))
+
+
+def own_region(seen: Seen, region: Box) -> Region:
+    """A region of the image, given in its own pixels, as a record."""
+    return Region(
+        sop_instance_uid=seen.image.sop_instance_uid,
+        frame=seen.image.frame,
+        x=region.x,
+        y=region.y,
+        width=region.width,
+        height=region.height,
+        polygon=None,
+    )
+
+
+def _presence(checkpoint: Checkpoint, seen: Seen, parsed: Parsed) -> Reply | None:
+    """A named finding: the draft's word; None where the draft is uncertain.
+
+    Asked for on one side, a finding that is present is there if its boxes are; None where it has no
+    place.
+    """
+    (finding,) = parsed.findings
+    polarity = decide(checkpoint, finding, seen.probabilities[finding])
+    boxes = finding_boxes(checkpoint, seen, finding)
+    placed = place(seen, finding, boxes) is not None
+    if polarity == "uncertain" or (polarity == "present" and parsed.sides and not placed):
+        return None
+    if polarity == "present" and parsed.sides:
+        return presence_reply(checkpoint, seen, parsed, bool(_on_sides(seen, parsed, boxes)))
+    return presence_reply(checkpoint, seen, parsed, (polarity == "present") != parsed.denied)
+
+
+def presence_reply(checkpoint: Checkpoint, seen: Seen, parsed: Parsed, yes: bool) -> Reply:
+    """Yes or no to a named finding, with its boxes where it is there."""
+    (finding,) = parsed.findings
+    boxes = finding_boxes(checkpoint, seen, finding)
+    sided = _on_sides(seen, parsed, boxes)
+    shown = regions(seen, [item.box for item in sided]) if yes != parsed.denied else []
+    return Reply("yes" if yes else "no", seen.probabilities[finding], shown, PHRASES[finding])
+
+
+def _on_sides(seen: Seen, parsed: Parsed, boxes: list[ScoredBox]) -> list[ScoredBox]:
+    """The boxes on the sides asked for; all where no side was."""
+    if not parsed.sides:
+        return boxes
+    return [item for item in boxes if _side(seen, item.box) in (*parsed.sides, "both")]
+
+
+def _side(seen: Seen, box: Box) -> str | None:
+    location = place_of([box], seen.lungs)
+    return None if location is None else location.side
+
+
+def _findings(checkpoint: Checkpoint, seen: Seen) -> Reply:
+    """What the draft would state, the most probable first, with its regions."""
+    by_polarity: dict[str, list[str]] = {"present": [], "uncertain": []}
+    boxes: list[Region] = []
+    for name, probability in sorted(seen.probabilities.items(), key=lambda item: -item[1]):
+        polarity = decide(checkpoint, name, probability)
+        if polarity == "absent":
+            continue
+        by_polarity[polarity].append(PHRASES[name])
+        if polarity == "present":
+            own = regions(seen, [item.box for item in finding_boxes(checkpoint, seen, name)])
+            boxes += [region for region in own if region not in boxes]
+    said = ", ".join(by_polarity["present"]) or "none of the findings looked for"
+    if by_polarity["uncertain"]:
+        said += f"; possibly {', '.join(by_polarity['uncertain'])}"
+    return Reply(said, None, boxes)
+
+
+def _normal(checkpoint: Checkpoint, seen: Seen, parsed: Parsed) -> Reply | None:
+    """Not normal if the draft states a finding; None if it does not."""
+    if any(decide(checkpoint, name, p) == "present" for name, p in seen.probabilities.items()):
+        return Reply("no" if parsed.denied else "yes")
+    return None
+
+
+def _place(checkpoint: Checkpoint, seen: Seen, finding: str) -> Reply:
+    probability, phrase = seen.probabilities[finding], PHRASES[finding]
+    polarity = decide(checkpoint, finding, probability)
+    if polarity == "absent":
+        return Reply(f"No {phrase} is seen.", probability, [], phrase)
+    boxes = finding_boxes(checkpoint, seen, finding)
+    words = place_words(place(seen, finding, boxes))
+    text = words or ("the place is marked" if boxes else "it cannot be located")
+    if polarity == "uncertain":
+        text = f"possibly {words}" if words else f"{text}; {phrase} is only possible"
+    return Reply(text, probability, regions(seen, [item.box for item in boxes]), phrase)
+
+
+def _view(seen: Seen, question: str) -> Reply:
+    ap = seen.attributes["ap_view"]
+    asked = projections(question)
+    if asked == {"ap"}:
+        return _asked(question, "AP", ap)
+    if asked == {"pa"}:
+        return _asked(question, "PA", 1 - ap)
+    return Reply("AP" if ap > 0.5 else "PA", max(ap, 1 - ap), [], "answer")
+
+
+def _sex(seen: Seen, question: str) -> Reply:
+    male = seen.attributes["male"]
+    words = set(question.lower().replace("?", " ").split())
+    asks_female = bool(words & {"female", "woman"})
+    asks_male = bool(words & {"male", "man"})
+    if asks_female != asks_male:
+        name, p = ("female", 1 - male) if asks_female else ("male", male)
+        return _asked(question, name, p)
+    return Reply("male" if male > 0.5 else "female", max(male, 1 - male), [], "answer")
+
+
+def _asked(question: str, name: str, probability: float) -> Reply:
+    """Yes or no if that was asked, else the word itself or its denial."""
+    closed = question.strip().lower().split()[0] in ("is", "are", "was", "is/are", "does")
+    sure = max(probability, 1 - probability)
+    yes, no = ("yes", "no") if closed else (name, f"not {name}")
+    return Reply(yes if probability > 0.5 else no, sure, [], "answer")

@@ -1,0 +1,1 @@
+"""Radiology reports of a hospital: read, split, labelled by rules, redacted. Imports no torch."""

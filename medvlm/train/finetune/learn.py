@@ -1,0 +1,337 @@
+"""What a site teaches: two lessons, and how far along the way to go.
+
+First the findings' classifiers of the encoders, over cached features; then connector, probe and
+LoRA. An epoch is the site's training films and, beside them, rehearsal: films of the retention set
+that a network would otherwise forget (Robins, "Catastrophic forgetting, rehearsal and
+pseudorehearsal", Connection Science 1995). Each lesson ends at the epoch that is best on tuning
+patients, and then at the best point between the weights before and after it (WiSE-FT; Wortsman et
+al., CVPR 2022), which may be the weights before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from medvlm.config import (
+    DataConfig,
+    EncoderConfig,
+    FinetuneConfig,
+    FinetunePhase,
+    StageConfig,
+    StopConfig,
+    TrainConfig,
+)
+from medvlm.findings import FINDINGS
+from medvlm.model.encoder import Features
+from medvlm.model.heads import ATTRIBUTES, DENSE_MAPS
+from medvlm.model.vision import Look, SecondReader
+from medvlm.model.vlm import VisionLanguageModel
+from medvlm.train.align import Pupil, Stage
+from medvlm.train.engine import Chunk, Lesson, fill, teach
+from medvlm.train.features import FeatureStore, feature_store
+from medvlm.train.finetune.material import Material
+from medvlm.train.finetune.recalibrate import loss_after_correction
+from medvlm.train.finetune.targets import SiteAsker
+from medvlm.train.losses import masked_bce, total
+from medvlm.train.objectives import named_tensors
+from medvlm.train.parallel import Processes
+from medvlm.train.schedule import cosine
+
+HELD_OUT = "held_out_loss"
+PATIENCE, WARM_UP_STEPS, FLOOR = 4, 10, 0.05
+CLASSIFIER_STRIDES = (16, 32)
+READ_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class Taught:
+    """How far each lesson was followed: a share of the way, by the lesson's name."""
+
+    blends: dict[str, float] = field(default_factory=dict)
+
+
+def learn(
+    model: VisionLanguageModel,
+    material: Material,
+    sentences: SiteAsker,
+    config: FinetuneConfig,
+    run: TrainConfig,
+    key: str,
+) -> Taught:
+    """Teaches `model` in place; goes on where an interrupted run of the same `key` stopped."""
+    processes = Processes(config.device)
+    torch.manual_seed(config.seed)
+    desk = Desk.build(model.to(processes.device), material, config, run, processes, key)
+    lessons: list[_Held] = []
+    if config.heads.epochs:
+        lessons.append(Heads(desk, config.heads))
+    if config.text.epochs:
+        lessons.append(Text(desk, sentences, config.text, config.heads.epochs))
+    blends = {}
+    for lesson in lessons:
+        # One lesson at a time: the next begins where this one was followed to.
+        begun = {name: t.clone() for name, t in lesson.tensors().items()}
+        own = run.model_copy(update={"out": run.out / lesson.name})
+        teach([lesson], own, f"{key}-{lesson.name}", processes)
+        blends[lesson.name] = follow(lesson, begun, config.blends)
+    model.eval().requires_grad_(False).to("cpu")
+    return Taught(blends)
+
+
+def follow(lesson: _Held, begun: dict[str, Tensor], shares: Sequence[float]) -> float:
+    """Sets the lesson's tensors to the best point between `begun` and now; returns its share."""
+    live = lesson.tensors()
+    learned = {name: t.clone() for name, t in live.items()}
+    lesson.train(False)
+
+    def at(share: float) -> None:
+        fill(
+            live,
+            {
+                name: begun[name].lerp(t, share) if t.is_floating_point() else t
+                for name, t in learned.items()
+            },
+        )
+
+    losses = []
+    for share in shares:
+        at(share)
+        losses.append(lesson.held_out())
+    # Without tuning films there is nothing to choose by, and nothing is learned.
+    best = shares[int(np.nanargmin(losses))] if np.isfinite(losses).any() else 0.0
+    at(best)
+    return float(best)
+
+
+def train_config(
+    config: FinetuneConfig, model: VisionLanguageModel, data: DataConfig, out: Any
+) -> TrainConfig:
+    """The settings of the training loop; `stage2` is what the text lesson follows."""
+    none = StageConfig(epochs=0, learning_rate=1.0)
+    return TrainConfig(
+        out=out,
+        data=data,
+        vision=out,
+        model=model.config,
+        warm_up=none,
+        stage1=none,
+        stage2=StageConfig(
+            epochs=config.text.epochs,
+            learning_rate=config.text.learning_rate,
+            encoder_stages=config.encoder_stages,
+        ),
+        views=config.views,
+        batch_size=config.batch_size,
+        weight_decay=config.weight_decay,
+        stop=StopConfig(figure=HELD_OUT, patience=PATIENCE, higher=False),
+        seed=config.seed,
+        device=config.device,
+    )
+
+
+class Desk(NamedTuple):
+    """What both lessons share. Rows are those of `material.store`."""
+
+    model: VisionLanguageModel
+    material: Material
+    features: FeatureStore
+    second: FeatureStore | None
+    config: FinetuneConfig
+    run: TrainConfig
+    device: torch.device
+    key: str
+
+    @classmethod
+    def build(
+        cls,
+        model: VisionLanguageModel,
+        material: Material,
+        config: FinetuneConfig,
+        run: TrainConfig,
+        processes: Processes,
+        key: str,
+    ) -> Desk:
+        """Computes the features that are not at hand."""
+        strides = sorted({*CLASSIFIER_STRIDES, *model.config.connector.strides})
+        place, store, rows = run.data.cache, material.store, material.rows
+        model.vision.eval().requires_grad_(False)
+
+        def features(reader: Any, kept: Sequence[int], views: int) -> FeatureStore:
+            return feature_store(reader, store, rows, views, kept, place, config.seed, key)
+
+        with processes.one_by_one():
+            first = features(model.vision, strides, config.views)
+            second = None
+            if model.second is not None and model.config.second is not None:
+                size = model.config.encoder.size
+                own = model.config.second.model_copy(update={"size": size})
+                reader = _AsVision(model.second, own)
+                second = features(reader, CLASSIFIER_STRIDES, config.views)
+        return cls(model, material, first, second, config, run, processes.device, key)
+
+    def epoch(self, epoch: int) -> np.ndarray:
+        """The site's training films and the rehearsal, shuffled."""
+        rows = np.concatenate([self.material.training, self.material.rehearsal])
+        return np.random.default_rng([self.config.seed, epoch, 1]).permutation(rows)
+
+    def batch_size(self) -> int:
+        """As configured, or all films where there are fewer."""
+        return min(self.config.batch_size, len(self.epoch(0)))
+
+    def weighed(self, loss: Callable[[np.ndarray], float]) -> float:
+        """A loss on the site's tuning films and on the retention sets', by their shares."""
+        own, recall = self.material.tuning, self.material.recall
+        parts = [(1.0 - (self.config.rehearsal if len(recall) else 0.0), own)]
+        if len(recall):
+            parts.append((self.config.rehearsal, recall))
+        return sum(share * loss(rows) for share, rows in parts if share)
+
+
+class _Held(Lesson):
+    """A lesson that is stopped and followed by its loss on tuning patients."""
+
+    def held_out(self) -> float:
+        """The loss to choose by; NaN where there are no tuning films."""
+        raise NotImplementedError
+
+    def figures(self, epoch: int, always: bool) -> dict[str, float]:
+        return {HELD_OUT: self.held_out()}
+
+    def about(self, epoch: int) -> dict[str, Any]:
+        return {"stage": self.name, "epoch": epoch + 1}
+
+
+class Heads(_Held):
+    """The classifiers of one or two readers over their features, unknown labels masked."""
+
+    name = "heads"
+    parts = ("first", "second")
+
+    def __init__(self, desk: Desk, phase: FinetunePhase) -> None:
+        self.desk, self.phase, self.epochs = desk, phase, phase.epochs
+        self.batch_size = desk.batch_size()
+        self.total = self.epochs * (len(desk.epoch(0)) // self.batch_size)
+        self.readers = nn.ModuleList([desk.model.vision.classifier])
+        if desk.model.second is not None:
+            self.readers.append(desk.model.second.classifier)
+
+    def begin(self) -> None:
+        self.desk.model.requires_grad_(False)
+        self.readers.requires_grad_(True)
+
+    def groups(self) -> list[dict[str, Any]]:
+        return [{"params": list(self.readers.parameters()), "lr": self.phase.learning_rate}]
+
+    def rate(self, step: int) -> float:
+        return cosine(step, self.total, WARM_UP_STEPS, FLOOR)
+
+    def rows(self, epoch: int) -> np.ndarray:
+        return self.desk.epoch(epoch)
+
+    def train(self, on: bool) -> None:
+        self.desk.model.eval()
+        self.readers.train(on)
+
+    def tensors(self) -> dict[str, Tensor]:
+        names = ("vision.classifier", "second.classifier")
+        return named_tensors(**dict(zip(names, self.readers, strict=False)))
+
+    def prepare(self, chunk: Chunk, epoch: int) -> tuple[list[Features], Tensor]:
+        views = np.array([random.integers(self.desk.config.views) for random in chunk.randoms()])
+        return self._features(chunk.rows, views), self.desk.material.store.findings[chunk.rows]
+
+    def loss(self, batch: tuple[list[Features], Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        features, labels = batch
+        truth = labels.to(self.desk.device)
+        each = [masked_bce(logits.float(), truth) for logits in self._read(features)]
+        parts = dict(zip(self.parts, [*each, torch.zeros_like(each[0])][:2], strict=True))
+        return total(parts), parts
+
+    def held_out(self) -> float:
+        return self.desk.weighed(self._held_out)
+
+    @torch.no_grad()
+    def _held_out(self, rows: np.ndarray) -> float:
+        said = []
+        for start in range(0, len(rows), READ_AT_ONCE):
+            part = rows[start : start + READ_AT_ONCE]
+            logits = self._read(self._features(part, np.zeros(len(part), dtype=int)))
+            said.append(torch.stack(logits).mean(dim=0).float().cpu().numpy())
+        if not said:
+            return float("nan")
+        return loss_after_correction(self.desk.material.truth(rows), np.concatenate(said))
+
+    def _features(self, rows: np.ndarray, views: np.ndarray) -> list[Features]:
+        stores = (self.desk.features, self.desk.second)
+        return [store.batch(rows, views) for store in stores if store is not None]
+
+    def _read(self, features: list[Features]) -> list[Tensor]:
+        device = self.desk.device
+        moved = [Features(*(t.to(device) for t in own)) for own in features]
+        return [reader(own)[0] for reader, own in zip(self.readers, moved, strict=True)]
+
+
+class Text(Stage, _Held):
+    """Connector, probe and LoRA on what the site's labels, boxes and sentences can be asked."""
+
+    def __init__(
+        self, desk: Desk, asker: SiteAsker, phase: FinetunePhase, first_epoch: int
+    ) -> None:
+        pupil = Pupil(
+            config=desk.run,
+            model=desk.model,
+            store=desk.material.store,
+            questions=[],
+            features=desk.features,
+            asker=cast(Any, asker),
+            device=desk.device,
+            key=desk.key,
+        )
+        super().__init__(pupil, "stage2", desk.run.stage2, first_epoch)
+        self.desk, self.name, self.batch_size = desk, "text", desk.batch_size()
+        self.total = self.epochs * (len(desk.epoch(0)) // self.batch_size)
+
+    def rows(self, epoch: int) -> np.ndarray:
+        return self.desk.epoch(self.first_epoch + epoch)
+
+    def figures(self, epoch: int, always: bool) -> dict[str, float]:
+        return _Held.figures(self, epoch, always)
+
+    def held_out(self) -> float:
+        return self.desk.weighed(self._held_out)
+
+    @torch.no_grad()
+    def _held_out(self, rows: np.ndarray) -> float:
+        """The lesson's own loss on the same questions every time."""
+        losses = []
+        for start in range(0, len(rows), self.batch_size):
+            places = np.arange(start, min(start + self.batch_size, len(rows)))
+            chunk = Chunk(rows[places], places, 0, self.config.seed)
+            losses += [self.loss(self.prepare(chunk, 0))[0].item()] * len(places)
+        return float(np.mean(losses)) if losses else float("nan")
+
+
+class _AsVision(nn.Module):
+    """The second reader's encoder, with the maps that it does not have left empty."""
+
+    def __init__(self, reader: SecondReader, config: EncoderConfig) -> None:
+        super().__init__()
+        self.encoder, self.config = reader.encoder, config
+
+    def forward(self, images: Tensor) -> Look:
+        features = self.encoder(images)
+        none = images.new_zeros(len(images), len(FINDINGS))
+        size = images.shape[-1] // 8
+        return Look(
+            features=features,
+            findings=none,
+            maps=none,
+            attributes=images.new_zeros(len(images), len(ATTRIBUTES)),
+            dense=images.new_full((len(images), len(DENSE_MAPS), size, size), -10.0),
+        )
