@@ -1,4 +1,4 @@
-"""How often a comparison says "new" or "no longer seen" on real follow-ups, and what labels say.
+"""What a draft with a prior says of change on real follow-ups, beside what the labels say.
 
     python benchmarks/comparison.py --data ../shared/data/nih_cxr --out runs/comparison
 
@@ -13,12 +13,14 @@ import argparse
 import csv
 from collections import Counter, defaultdict
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 
 from medvlm.data.sets import Film, load_set
+from medvlm.draft.change import told
 from medvlm.draft.comparison import Read, change, read_findings
 from medvlm.draft.look import look_at
 from medvlm.evaluate.scan import load_film, look_at_files
@@ -27,7 +29,8 @@ from medvlm.image.load import ImageInput
 from medvlm.model.checkpoint import Checkpoint, load_checkpoint
 
 PAIRS, SEED = 40, 40
-CHANGES = ("new", "resolved", "larger", "smaller", "unchanged", "not_comparable")
+NOTHING = "nothing"
+SAID = ("new", "resolved", "larger", "smaller", "unchanged", NOTHING)
 TRUTHS = {(0, 1): "new", (1, 0): "resolved", (1, 1): "present in both", (0, 0): "absent in both"}
 
 
@@ -36,7 +39,7 @@ def follow_ups(films: list[Film]) -> list[tuple[Film, Film]]:
     by_patient: dict[str, list[Film]] = defaultdict(list)
     for film in sorted(films, key=lambda film: film.image.name):
         by_patient[film.group].append(film)
-    pairs = [pair for own in by_patient.values() for pair in zip(own, own[1:], strict=False)]
+    pairs = [pair for own in by_patient.values() for pair in pairwise(own)]
     chosen = np.random.default_rng(SEED).permutation(len(pairs))[:PAIRS]
     return [pairs[i] for i in sorted(chosen)]
 
@@ -52,16 +55,19 @@ def again(image: ImageInput) -> ImageInput:
 def read_films(checkpoint: Checkpoint, paths: list[Path]) -> dict[Path, list[Read]]:
     """What the product reads in each film, looked at once."""
     seen = look_at_files(checkpoint, paths, 4, "looking")
-    return {
-        path: read_findings(checkpoint, [one]) for path, one in zip(paths, seen, strict=True)
-    }
+    return {path: read_findings(checkpoint, [one]) for path, one in zip(paths, seen, strict=True)}
+
+
+def said_of(now: Read, before: Read) -> str:
+    """What a draft's sentence would say of the finding's change."""
+    return told(now.polarity, change(now, before)) or NOTHING
 
 
 def table(counts: dict[str, Counter[str]]) -> list[str]:
-    """Rows: what the labels say; columns: what the comparison says."""
-    lines = ["| labels | n | " + " | ".join(CHANGES) + " |", "|---|---|" + "---|" * len(CHANGES)]
+    """Rows: what the labels say; columns: what the draft says."""
+    lines = ["| labels | n | " + " | ".join(SAID) + " |", "|---|---|" + "---|" * len(SAID)]
     for truth, own in counts.items():
-        cells = " | ".join(str(own[said]) for said in CHANGES)
+        cells = " | ".join(str(own[said]) for said in SAID)
         lines.append(f"| {truth} | {own.total()} | {cells} |")
     return lines
 
@@ -84,18 +90,17 @@ def main() -> None:
     retaken = look_at(checkpoint, [again(load_film(path)) for path in later], 4)
     for path, seen in zip(later, retaken, strict=True):
         before = read_findings(checkpoint, [seen])
-        control.update(change(reads[path][i], before[i]) for i in range(len(NIH_FINDINGS)))
+        control.update(said_of(reads[path][i], before[i]) for i in range(len(NIH_FINDINGS)))
     for earlier, film in pairs:
         for i, name in enumerate(FINDINGS[: len(NIH_FINDINGS)]):
             now, before = reads[film.image][i], reads[earlier.image][i]
             truth = TRUTHS[int(earlier.findings[i]), int(film.findings[i])]
-            said = change(now, before)
+            said = said_of(now, before)
             counts[truth][said] += 1
-            rows.append(
-                (earlier.image.name, film.image.name, name, truth, said, before.polarity)
-                + (now.polarity, round(before.probability, 3), round(now.probability, 3))
-            )
-    lines = [f"{len(pairs)} pairs, {len(later)} later films, {len(NIH_FINDINGS)} findings each.", ""]
+            probabilities = round(before.probability, 3), round(now.probability, 3)
+            films = earlier.image.name, film.image.name
+            rows.append((*films, name, truth, said, before.polarity, now.polarity, *probabilities))
+    lines = [f"{len(pairs)} pairs of films, {len(NIH_FINDINGS)} findings each.", ""]
     lines += [*table(counts), "", *table({"the same film, taken again": control})]
     (arguments.out / "comparison.md").write_text("\n".join(lines) + "\n")
     with (arguments.out / "pairs.csv").open("w", newline="") as file:

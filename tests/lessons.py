@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from medvlm.config import DataConfig, RunConfig
-from medvlm.train.engine import Chunk, Lesson, teach
+from medvlm.train.engine import teach
+from medvlm.train.lesson import Chunk, Lesson
 from medvlm.train.parallel import Processes
 from medvlm.train.progress import run_key
 

@@ -106,7 +106,7 @@ def test_rehearsal_never_uses_who_is_scored(tmp_path: Path) -> None:
     assert len(material.rehearsal) == len(material.training)
     assert not {film.group for film in own.validation} & {film.group for film in store.films}
     with pytest.raises(DataSetError, match="no set with validation"):
-        retention_sets(tmp_path / "site")
+        retention_sets(tmp_path / "cache")
 
 
 def test_only_whole_patients_are_scored(tmp_path: Path) -> None:
@@ -205,6 +205,21 @@ def test_comparison_is_paired_and_silence_is_absence_for_calibration_alone(tmp_p
 @pytest.fixture
 def base(tiny: Path) -> Checkpoint:
     return load_checkpoint(str(tiny))
+
+
+def test_the_last_stages_of_the_encoder_learn_if_that_is_wanted(
+    base: Checkpoint, tmp_path: Path
+) -> None:
+    none = FinetunePhase(epochs=0, learning_rate=1)
+    config = QUICK.model_copy(update={"heads": none, "encoder_stages": 1, "blends": (1.0,)})
+    material = gather(sides(site(tmp_path / "site"), 0.3), [], config, tmp_path / "cache")
+    start = {name: t.clone() for name, t in base.model.vision.encoder.state_dict().items()}
+    place = DataConfig(root=tmp_path, per_epoch={}, cache=tmp_path / "cache")
+    run = train_config(config, base.model, place, tmp_path / "run")
+    learn(base.model, material, SiteAsker(Asker.build([], 64), {}), config, run, "key")
+    now = base.model.vision.encoder.state_dict()
+    changed = [name for name, tensor in now.items() if not torch.equal(tensor, start[name])]
+    assert 0 < len(changed) < len(start) / 2
 
 
 def test_the_heads_learn_a_sign_and_resume_to_the_same_weights(

@@ -4,9 +4,22 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import brier_score_loss, f1_score, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    brier_score_loss,
+    f1_score,
+    roc_auc_score,
+)
+from sklearn.metrics import roc_curve as sklearn_roc_curve
 
-from medvlm.evaluate.bootstrap import bootstrap, replicates, with_interval
+from medvlm.evaluate.bootstrap import (
+    bootstrap,
+    replicates,
+    resamples,
+    unless_few,
+    weighted_mean,
+    with_interval,
+)
 from medvlm.evaluate.boxes import (
     best_constant_boxes,
     grounding_scores,
@@ -76,7 +89,29 @@ def test_bootstrap_leaves_undefined_resamples_out() -> None:
         replicates(lambda rows: 0.0, [])
 
 
-# ---- classification, calibration, text ----
+def test_counts_are_those_of_the_rows() -> None:
+    groups = np.array(["b", "a", "b", "c", "d"])
+    counts = resamples(groups, n=30, seed=3)
+    drawn = replicates(lambda rows: np.bincount(rows, minlength=5), groups, n=30, seed=3)
+    np.testing.assert_array_equal(counts, drawn)
+    values = np.array([1.0, 2.0, NAN, 4.0, 5.0])
+    means = replicates(lambda rows: np.nanmean(values[rows]), groups, n=30, seed=3)
+    np.testing.assert_allclose(weighted_mean(values, counts), means)
+
+
+def test_a_mean_over_films_and_findings_pools_them() -> None:
+    values = [[1.0, NAN], [2.0, 6.0]]
+    counts = np.array([[1.0, 1.0], [2.0, 0.0], [0.0, 0.0]])
+    np.testing.assert_allclose(weighted_mean(values, counts), [3, 1, NAN])
+
+
+def test_few_groups_have_no_interval() -> None:
+    scores = {"x": 0.5, "x_ci": [0.0, 1.0]}
+    assert unless_few(scores, list("aabbccddee")) == scores
+    assert unless_few(scores, list("aabbccdd")) == {"x": 0.5, "x_ci": None}
+
+
+# ---- classification, calibration ----
 
 
 def test_auroc_by_hand() -> None:
@@ -91,6 +126,72 @@ def test_auroc_is_that_of_scikit_learn(pairs: list[tuple[bool, int]]) -> None:
     y, p = zip(*pairs, strict=True)
     if len(set(y)) == 2:
         assert auroc(y, p) == pytest.approx(roc_auc_score(y, p))
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 6)), min_size=2, max_size=40))
+def test_average_precision_is_that_of_scikit_learn(pairs: list[tuple[bool, int]]) -> None:
+    y, p = zip(*pairs, strict=True)
+    if any(y):
+        assert auprc(y, p) == pytest.approx(average_precision_score(y, p))
+    else:
+        assert np.isnan(auprc(y, p))
+
+
+@pytest.mark.parametrize(("counted", "whole"), [(auroc_of, auroc), (auprc_of, auprc)])
+def test_scores_over_counts_are_those_over_rows(counted, whole) -> None:
+    rng = np.random.default_rng(0)
+    y = (rng.random(40) < 0.3).astype(float)
+    y[:3] = NAN
+    p = rng.integers(0, 9, 40) / 8  # with ties
+    groups = np.arange(40) // 3
+    slow = replicates(lambda rows: whole(y[rows], p[rows]), groups, n=50)
+    np.testing.assert_allclose(counted(y, p, resamples(groups, n=50)), slow)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 6)), min_size=2, max_size=40))
+def test_the_roc_curve_passes_the_corners_of_scikit_learn_s(pairs: list[tuple[bool, int]]) -> None:
+    y, p = zip(*pairs, strict=True)
+    if len(set(y)) < 2:
+        assert roc_curve(y, p) == {"fpr": [], "tpr": []}
+        return
+    curve = roc_curve(y, p)
+    fpr, tpr, _ = sklearn_roc_curve(y, p)  # drops what lies on a line, but keeps some of it
+    for x, height in zip(fpr, tpr, strict=True):
+        on_it = [
+            abs((x1 - x0) * (height - y0) - (y1 - y0) * (x - x0)) < 1e-3
+            for x0, y0, x1, y1 in zip(
+                curve["fpr"], curve["tpr"], curve["fpr"][1:], curve["tpr"][1:], strict=False
+            )
+            if x0 - 1e-4 <= x <= x1 + 1e-4 and y0 - 1e-4 <= height <= y1 + 1e-4
+        ]
+        assert any(on_it)
+    assert np.trapezoid(curve["tpr"], curve["fpr"]) == pytest.approx(auroc(y, p), abs=1e-3)
+
+
+def test_a_long_roc_curve_is_thinned() -> None:
+    rng = np.random.default_rng(0)
+    y = np.arange(2000) % 2
+    curve = roc_curve(y, 0.2 * y + rng.random(2000), points=50)
+    assert len(curve["fpr"]) == len(curve["tpr"]) <= 50
+    assert (curve["fpr"][0], curve["tpr"][-1]) == (0, 1)
+
+
+def test_decisions_at_the_operating_point() -> None:
+    y = np.zeros((40, 1))
+    y[:12] = 1
+    stated = np.zeros((40, 1), bool)
+    stated[:6] = stated[12:15] = True
+    table = classification_table(y, np.full((40, 1), 0.5), ["A"], np.arange(40), stated, n=50)
+    own = table["per_finding"]["A"]
+    assert own["f1"] == table["macro_f1"] == pytest.approx(f1_score(y, stated))
+    assert own["sensitivity"] == 0.5
+    assert own["specificity"] == pytest.approx(25 / 28)
+    assert own["precision"] == pytest.approx(6 / 9)
+    assert own["f1_ci"][0] < own["f1"] < own["f1_ci"][1]
+    silent = classification_table(y, y, ["A"], np.arange(40), np.zeros((40, 1), bool), n=50)
+    never = silent["per_finding"]["A"]
+    assert (never["sensitivity"], never["sensitivity_ci"]) == (0, None)  # no width is no certainty
+    assert never["precision"] is None
 
 
 def test_auroc_table() -> None:
@@ -143,6 +244,46 @@ def test_calibration_takes_the_prevalence_of_each_finding_and_skips_the_unknown(
     assert result["ece"] == pytest.approx(0)
 
 
+def test_calibration_of_each_finding_and_bins() -> None:
+    y = np.array([[1, 0], [1, 0], [NAN, 1], [0, 0]])
+    p = np.array([[0.9, 0.2], [0.9, 0.2], [0.5, 0.2], [0.9, 0.2]])
+    result = calibration_table(y, p, [0, 1, 2, 3], ["A", "B"], n=30)
+    assert result["per_finding"]["A"]["ece"] == pytest.approx(0.9 - 2 / 3)
+    assert result["per_finding"]["B"]["ece"] == pytest.approx(0.25 - 0.2)
+    assert result["per_finding"]["A"]["n_positive"] == 2
+    assert result["per_finding"]["A"]["n"] == 3
+    low, high = result["bins"]
+    assert (low["n"], low["mean_p"], low["frequency"]) == (4, pytest.approx(0.2), 0.25)
+    assert (high["n"], high["mean_p"]) == (3, pytest.approx(0.9))
+    assert (high["low"], high["high"]) == (0.8667, 0.9333)
+    assert high["frequency_ci"][0] <= high["frequency"] <= high["frequency_ci"][1]
+    # The calibration error is the bins' gaps by their size.
+    gaps = sum(b["n"] * abs(b["mean_p"] - b["frequency"]) for b in result["bins"]) / 7
+    assert result["ece"] == pytest.approx(gaps)
+
+
+def test_calibration_intervals_are_those_over_rows() -> None:
+    rng = np.random.default_rng(1)
+    p = rng.random((50, 3))
+    y = (rng.random((50, 3)) < p).astype(float)
+    y[rng.random((50, 3)) < 0.2] = NAN
+    groups = np.arange(50) // 2
+
+    def brier(rows: np.ndarray) -> float:
+        known = ~np.isnan(y[rows])
+        return brier_score_loss(y[rows][known], p[rows][known])
+
+    def ece(rows: np.ndarray) -> float:
+        known = ~np.isnan(y[rows])
+        return expected_calibration_error(y[rows][known], p[rows][known])
+
+    result = calibration_table(y, p, groups, n=100)
+    assert result["brier_ci"] == pytest.approx(bootstrap(brier, groups, n=100))
+    assert result["ece_ci"] == pytest.approx(bootstrap(ece, groups, n=100))
+    bins = reliability_bins(y, p, resamples(groups, n=10), bins=1)
+    assert bins[0]["n"] == (~np.isnan(y)).sum()
+
+
 def test_probability_one_falls_in_the_last_bin() -> None:
     assert expected_calibration_error([1, 0], [1.0, 0.0]) == 0
 
@@ -173,6 +314,20 @@ def test_finding_f1_by_hand_and_by_scikit_learn() -> None:
     assert with_ci["f1_ci"] == pytest.approx([0.5, 1.0])
     silent = finding_f1(truth, np.zeros_like(truth))
     assert silent == {"precision": None, "recall": 0.0, "f1": 0.0}
+
+
+def test_unknown_pairs_are_left_out_of_f1() -> None:
+    truth, said = np.array([[1, NAN], [0, 1]]), np.array([[1, 1], [0, 0]], bool)
+    assert finding_f1(truth, said) == pytest.approx({"precision": 1.0, "recall": 0.5, "f1": 2 / 3})
+
+
+def test_the_gain_over_a_control_is_paired() -> None:
+    truth = np.tile([[1, 0], [0, 1]], (10, 1))
+    right, wrong = truth == 1, truth == 0
+    gain = paired_f1_gain(truth, right, wrong, resamples(np.arange(20), n=50))
+    assert gain == {"gain": 1.0, "gain_ci": [1.0, 1.0]}
+    none = paired_f1_gain(truth, right, right, resamples(np.arange(20), n=50))
+    assert none == {"gain": 0.0, "gain_ci": [0.0, 0.0]}
 
 
 # ---- boxes ----

@@ -127,6 +127,10 @@ SENTENCES = [
     ("Infiltrate with or without effusion.", "Inf+ Eff?"),
     ("Nodule, likely a granuloma.", "Nod+"),
     ("Opacity consistent with pneumonia.", "Opac+ Pneu+"),
+    ("Consolidation, ARDS versus edema.", "Cons+ Edema?"),
+    ("Atelectasis, pneumonia, or infiltrate at the left base.", "Atel? Pneu? Inf?"),
+    ("Cardiomegaly, atelectasis or pneumonia.", "Card+ Atel? Pneu?"),
+    ("Doubt pneumonia.", "Pneu?"),
     # doubt and denial together
     ("No opacity to suggest pneumonia.", "Opac- Pneu-"),
     ("No findings suspicious for pneumonia.", "Pneu-"),
@@ -151,6 +155,11 @@ SENTENCES = [
     ("No significant interval change in cardiomegaly or effusion.", "Card+ Eff+"),
     ("Without change in the left apical pneumothorax.", "Ptx+"),
     ("Effusion is unchanged.", "Eff+"),
+    ("History of COPD and now shows hyperinflated lungs.", "Emph?"),
+    ("Status post pneumonectomy with opacification of the left chest.", "Opac+"),
+    ("No pneumothorax is present.Small effusion is present.", "Ptx- Eff+"),
+    ("Compared to prior, pneumonia has resolved.", "Pneu-"),
+    ("No residual pneumothorax.", "Ptx-"),
     ("Effusion has decreased.", "Eff+"),
     ("No improvement in edema.", "Edema+"),
     # the heart
@@ -171,6 +180,8 @@ SENTENCES = [
     ("Enlarged heart, clear lungs.", "Card+ lungs-"),
     ("The lungs show atelectasis but the heart is normal.", "Atel+ Card-"),
     ("The lungs are hyperexpanded but clear.", "Emph? lungs-"),
+    ("The cardiothoracic ratio is increased.", "Card+"),
+    ("Low volumes accentuate the heart size, which is likely normal.", "Card-"),
     ("Prosthetic heart valve in normal position.", ""),
     ("Prominent cardiac silhouette.", "Card?"),
     # lungs, pleura and chest called normal
@@ -257,6 +268,11 @@ REPORTS = [
      "Atel+ Cons- Edema- Inf- Opac- Mass- Nod- Pneu-"),
     ("Pneumonia in the right base. No other opacity.", "Pneu+ Opac+"),
     ("Normal chest.", "all-"),
+    # Plain words count more than signs, and these more than an organ that is called normal.
+    ("Vascular congestion without frank edema.", "Edema-"),
+    ("Blunting of the left costophrenic angle. No effusion.", "Eff-"),
+    ("Blunting of the left costophrenic angle. No acute abnormality.",
+     "Eff? Cons- Edema- Inf- Pneu- Ptx-"),
     ("", ""),
     ("IMPRESSION: 1. Effusion. 2. No pneumothorax.", "Eff+ Ptx-"),
 ]  # fmt: skip

@@ -15,8 +15,8 @@ from medvlm.errors import CheckpointError, ConfigError, DataCardError, DataSetEr
 from medvlm.model.checkpoint import load_checkpoint
 from medvlm.train.align import align
 from medvlm.train.augment import random_affine, random_crop, random_exposure
-from medvlm.train.engine import Chunk
 from medvlm.train.films import FilmStore, epoch_rows, in_tuning
+from medvlm.train.lesson import Chunk
 from medvlm.train.losses import masked_bce, mixup
 from medvlm.train.pretrain import pretrain
 from medvlm.train.release import fit_calibration, release
@@ -87,9 +87,12 @@ def test_unknown_keys_are_refused(tmp_path: Path) -> None:
 
 
 def test_shipped_configurations_are_valid(root: Path) -> None:
-    for path in (root / "configs").glob("*.yaml"):
-        kind = PretrainConfig if path.name.startswith("pretrain") else TrainConfig
-        kind.from_yaml(path)
+    kinds = {"pretrain": PretrainConfig, "train": TrainConfig}
+    for name, kind in kinds.items():
+        paths = [*(root / "configs").glob(f"{name}_*.yaml")]
+        assert paths
+        for path in paths:
+            kind.from_yaml(path)
 
 
 def test_no_patient_is_on_both_sides(data: Path) -> None:

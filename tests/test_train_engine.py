@@ -104,7 +104,8 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc_per_node", "2", "-m", "tests.lessons", str(tmp_path / "two"), "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, check=True, capture_output=True, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
     learn(run_config(tmp_path / "one", accumulate=2), Line())
     assert curve(tmp_path / "two") == pytest.approx(curve(tmp_path / "one"), rel=1e-5)
     one, other = (torch.load(tmp_path / "two" / f"{i}.pt") for i in (0, 1))
@@ -122,7 +123,7 @@ def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path: Path) -> None:
 
 
 def test_stopping_early_restores_the_best_epoch(tmp_path: Path) -> None:
-    figures = [0.5, 0.8, 0.7, math.nan, 0.9, 1.0]
+    figures = [0.5, 0.8, 0.7, 0.8, 0.9, 1.0]
     weights: list[torch.Tensor] = []
 
     def run(stop: StopConfig | None) -> Line:
@@ -151,8 +152,12 @@ def test_lower_can_be_better(tmp_path: Path) -> None:
 
 def test_stopping_by_what_is_not_watched_is_refused(tmp_path: Path) -> None:
     stop = StopConfig(figure="beauty", patience=1)
-    with pytest.raises(ConfigError, match="watched"):
-        learn(run_config(tmp_path, stop=stop), Line())
+    with pytest.raises(ConfigError, match="choose one of watched"):
+        learn(run_config(tmp_path / "unknown", stop=stop), Line())
+    lesson, stop = Line(), StopConfig(figure="watched", patience=1)
+    lesson.watched = lambda epoch: math.nan
+    with pytest.raises(ConfigError, match="on these patients"):
+        learn(run_config(tmp_path / "undefined", stop=stop), lesson)
     with pytest.raises(ValueError, match=r"data\.tuning"):
         run_config(tmp_path, stop=StopConfig(figure="tuning_loss", patience=1))
 

@@ -192,6 +192,29 @@ def test_pretraining_stops_by_the_tuning_patients(data: Path, tmp_path: Path) ->
     assert len(curve(pretrain(config))) < 6 * 2
 
 
+def test_alignment_stops_by_the_tuning_patients(
+    data: Path, tmp_path: Path, tiny_language: Path, encoder: Path
+) -> None:
+    never, slowly = (
+        StageConfig(epochs=0, learning_rate=1),
+        StageConfig(epochs=4, learning_rate=1e-9),
+    )
+    config = train_config(
+        data,
+        tmp_path,
+        tiny_language,
+        data=data_config(data, tmp_path, tuning=True),
+        vision=encoder,
+        warm_up=never,
+        stage1=slowly,
+        stage2=never,
+        stop=StopConfig(figure="tuning_closed", patience=1),
+        watch_films=2,
+    )
+    align(config, "tiny", "0.1")
+    assert len(curve(config.out)) == 2 * 4
+
+
 def test_a_network_of_volumes_is_refused() -> None:
     encoder = Encoder(TINY.encoder)
     require_images(encoder)

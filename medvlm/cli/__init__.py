@@ -17,6 +17,7 @@ from medvlm.cli.compare import compare
 from medvlm.cli.deidentify import deidentify
 from medvlm.cli.draft import demo, draft
 from medvlm.cli.evaluate import evaluate
+from medvlm.cli.finetune import finetune
 from medvlm.cli.inspect import inspect
 from medvlm.cli.model import model
 from medvlm.cli.page import page
@@ -30,7 +31,10 @@ application = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (inspect, draft, ask, deidentify, evaluate, pretrain, train, release, compare, demo):
+for command in (
+    *(inspect, draft, ask, deidentify, evaluate),
+    *(pretrain, train, release, compare, finetune, demo),
+):
     application.command()(command)
 application.command("app")(page)
 application.add_typer(model, name="model")

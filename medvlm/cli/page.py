@@ -30,9 +30,9 @@ def page(
 
         environment["MEDVLM_CHECKPOINT"] = str(resolve_checkpoint(checkpoint).resolve())
     if llm_path is not None:
-        from medvlm.model.base_llm import base_llm_dir
+        from medvlm.model.llm_source import LLM_PATH
 
-        base_llm_dir(llm_path)  # converted once; the page then finds it in the cache
+        environment[LLM_PATH] = str(llm_path.resolve())
     command = [sys.executable, "-m", "streamlit", "run", str(resource_dir("app") / "main.py")]
     options = {
         "server.port": port,

@@ -12,8 +12,8 @@ import io
 import json
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,16 @@ from PIL import Image
 from medvlm import __version__
 from medvlm.config import GateConfig
 from medvlm.data.sets import split_sha256
-from medvlm.data.site import Site, SiteFilm, SiteStudy
+from medvlm.data.site import Site, SiteFilm
 from medvlm.data.site_card import CARD, write_card
-from medvlm.data.site_labels import StudyLabels, known_of_patients, nih_labels, study_labels
+from medvlm.data.site_labels import nih_labels
+from medvlm.data.site_plan import SIDES, Plan, PlannedStudy, split_patients
+from medvlm.data.site_plan import plan as plan
 from medvlm.data.site_summary import LabelCounts, Part, ProblemRecord, Side, SiteSummary, counted
-from medvlm.dicom.confidentiality import Key
 from medvlm.dicom.read import Progress
-from medvlm.errors import DataSetError, InputError, UsageError
+from medvlm.errors import DataSetError, InputError
 from medvlm.findings import FINDINGS
-from medvlm.image.gate import CHEST_FILMS, header_reasons, instance_reasons
+from medvlm.image.gate import CHEST_FILMS, header_reasons
 from medvlm.image.load import load_images
 from medvlm.reports.labels import LABELLER
 from medvlm.reports.report import Problem
@@ -41,86 +42,10 @@ SUMMARY, SPLIT, LABELS, BOXES, REPORTS = (
     *("summary.json", "split.json", "labels.csv", "boxes.csv", "reports.jsonl"),
 )
 LONGEST_SIDE = 1024  # pixels
-SHORTEST_SECRET = 16  # bytes
-SIDES: tuple[Side, Side] = ("training", "validation")
-_VALIDATION_SHARE = 5  # one patient in so many
 _COLUMNS = (
     *("image", "patient_id", "study_id", "age_years", "sex", "view_position", "labels"),
     *FINDINGS,
 )
-
-
-@dataclass(frozen=True)
-class PlannedStudy:
-    """A study that is to be used, under its pseudonyms, and the films that the gate let pass."""
-
-    study: SiteStudy
-    known: StudyLabels
-    patient_id: str
-    study_id: str
-    films: tuple[SiteFilm, ...]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is used of a site, before pixels are looked at; `sides`: of each patient pseudonym."""
-
-    site: Site
-    studies: tuple[PlannedStudy, ...]
-    sides: dict[str, Side]
-    refused: tuple[str, ...]
-    problems: tuple[Problem, ...]
-    key: Key
-    gate: GateConfig
-
-    def image_name(self, film: SiteFilm) -> str:
-        """The film's file name in the prepared set."""
-        return f"{self.key.digest('image', film.facts.sha256).hex()[:32]}.png"
-
-
-def plan(site: Site, gate: GateConfig = CHEST_FILMS, salt: bytes | str = b"") -> Plan:
-    """Which films are used, as what, on which side. Decodes nothing.
-
-    Args:
-        site: what `read_site` found.
-        gate: of the checkpoint that is to be trained on.
-        salt: the secret of the pseudonyms and of the split, 16 bytes at least.
-
-    Raises:
-        UsageError: the secret is too short.
-    """
-    secret = salt.encode() if isinstance(salt, str) else salt
-    if len(secret) < SHORTEST_SECRET:
-        raise UsageError(
-            f"the secret of the pseudonyms is shorter than {SHORTEST_SECRET} bytes",
-            remedy="make one with `medvlm deidentify --new-key FILE`",
-        )
-    key = Key(secret)
-    identifying = known_of_patients(site.studies)
-    problems: list[Problem] = []
-    refused: list[str] = []
-    planned: list[PlannedStudy] = []
-    for study in site.studies:
-        passed = []
-        for film in study.films:
-            reasons = [film.facts.policy] if film.facts.policy else []
-            reasons += instance_reasons(film.instance, gate)
-            if reasons:
-                refused.append(reasons[0].code)
-            else:
-                passed.append(film)
-        known = study_labels(site, study, identifying[study.patient])
-        problems += known.problems
-        if not known.is_known:
-            code = "nothing_said" if study.report else "study_without_report"
-            message = "Nothing is known of the study: no report, box or review says anything."
-            problems.append(Problem(study.films[0].source, code, message))
-        elif passed:
-            patient = key.digest("patient", study.patient).hex()[:16]
-            name = key.digest("study", study.study_instance_uid).hex()[:16]
-            planned.append(PlannedStudy(study, known, patient, name, tuple(passed)))
-    sides = _split({item.patient_id for item in planned}, key)
-    return Plan(site, tuple(planned), sides, tuple(refused), tuple(problems), key, gate)
 
 
 def summarise(site: Site, gate: GateConfig = CHEST_FILMS, salt: bytes | str = b"") -> SiteSummary:
@@ -165,15 +90,7 @@ def write_prepared(made: Plan, out: Path, progress: Progress | None = None) -> S
             for item in made.studies
             if any(made.image_name(film) in kept for film in item.films)
         }
-        made = Plan(
-            made.site,
-            made.studies,
-            _split(left, made.key),
-            made.refused,
-            made.problems,
-            made.key,
-            made.gate,
-        )
+        made = replace(made, sides=split_patients(left, made.key))
         for name, content in _tables(made, kept).items():
             (partial / name).write_text(content, encoding="utf-8")
         summary = _summary(made, kept, refused, _digest(partial))
@@ -196,22 +113,6 @@ def picture_of(pixels: NDArray[np.float32]) -> Image.Image:
         source = Image.fromarray(np.ascontiguousarray(pixels, dtype=np.float32))
         pixels = np.asarray(source.resize(size, Image.Resampling.BICUBIC))
     return Image.fromarray(np.round(np.clip(pixels, 0, 1) * 255).astype(np.uint8))
-
-
-def _split(patients: Iterable[str], key: Key) -> dict[str, Side]:
-    """A fifth of the patients by a keyed hash; with two patients or more, both sides have one."""
-    ranks = {
-        patient: int.from_bytes(key.digest("split", patient)[:8], "big")
-        for patient in sorted(patients)
-    }
-    sides: dict[str, Side] = {
-        patient: SIDES[rank < 2**64 // _VALIDATION_SHARE] for patient, rank in ranks.items()
-    }
-    if len(sides) > 1:
-        for side, extreme in ((SIDES[1], min), (SIDES[0], max)):
-            if side not in sides.values():
-                sides[extreme(ranks, key=lambda patient: ranks[patient])] = side
-    return sides
 
 
 def _write_images(

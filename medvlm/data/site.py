@@ -24,6 +24,8 @@ from medvlm.reports.language import is_english
 from medvlm.reports.read import Beside, SiteBox, is_text, read_structured, read_text
 from medvlm.reports.report import Problem, Report
 
+_REFILED = 2  # patients under whom one film was filed, for these to be taken for one
+
 
 @dataclass(frozen=True)
 class SiteFilm:
@@ -176,8 +178,8 @@ def _studies(films: Sequence[SiteFilm], problems: list[Problem]) -> list[SiteStu
 def _patients(films: Sequence[SiteFilm]) -> dict[int, str]:
     """One name for all films that may be of one patient, by the film's id.
 
-    Films are joined by patient ID (whoever issued it), by name and birth date, and by equal
-    pixels: two patients taken for one cost a little data, one taken for two would leak.
+    Films are joined by patient ID (whoever issued it), by name and birth date, and by pixels that
+    are filed under two patients: two taken for one cost a little data, one taken for two leaks.
     """
     parent: dict[str, str] = {}
 
@@ -188,9 +190,17 @@ def _patients(films: Sequence[SiteFilm]) -> dict[int, str]:
             name = parent[name]
         return name
 
+    filed: dict[str, set[str]] = defaultdict(set)
+    for film in films:
+        filed[film.facts.pixels_sha256].add(film.facts.identities[0])
     for film in films:
         first, *others = film.facts.identities
-        for other in (*others, f"pixels\0{film.facts.pixels_sha256}"):
+        pixels = film.facts.pixels_sha256
+        # What is filed under many patients is no patient's: a black film, a test pattern.
+        if len(filed[pixels]) == _REFILED:
+            others.append(f"pixels\0{pixels}")
+        root(first)
+        for other in others:
             one, two = sorted((root(first), root(other)))
             parent[two] = one
     return {id(film): root(film.facts.identities[0]) for film in films}

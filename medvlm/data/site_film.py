@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, field
 
 from pydicom.dataset import Dataset
 
 from medvlm.dicom.burned_in import regions_to_keep
 from medvlm.dicom.decode import PIXEL_KEYWORDS, typed_errors
-from medvlm.dicom.deidentify import patient_identity, supply_age
+from medvlm.dicom.deidentify import supply_age
 from medvlm.dicom.facts import text
-from medvlm.dicom.identifiers import fold, squash
+from medvlm.dicom.identifiers import fold, squash, tells
 from medvlm.dicom.instance import Instance, read_bytes
 from medvlm.errors import RefusedByPolicy
 from medvlm.records import Reason
 from medvlm.reports import known
 from medvlm.reports.known import Known
 
+_WORD = re.compile(r"[^\W_]+")
 _OLDEST = 90  # years; the ages of the oldest identify them
 _YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 
@@ -28,7 +30,7 @@ class FilmFacts:
 
     Attributes:
         accession, patient_id: as in the header, the ID in one case.
-        identities: what may tell the patient: the ID; name and birth date; at least one.
+        identities: what may tell the patient: the ID; name and birth date; else the study.
         known: what the header names.
         age_years: whole years, at most 90.
         sex: M, F or "".
@@ -37,9 +39,9 @@ class FilmFacts:
         is_copy: another file has the same pixels.
     """
 
-    accession: str | None
-    patient_id: str | None
-    identities: tuple[str, ...]
+    accession: str | None = field(repr=False)
+    patient_id: str | None = field(repr=False)
+    identities: tuple[str, ...] = field(repr=False)
     known: Known = field(repr=False)
     age_years: int | None
     sex: str
@@ -73,15 +75,16 @@ def film_facts(instance: Instance) -> FilmFacts:
 
 
 def _identities(ds: Dataset) -> tuple[str, ...]:
-    patient_id = text(ds, "PatientID")
-    name = squash(fold(text(ds, "PatientName") or ""))
+    """ID, name and birth date; where both are missing or stand for nobody, the study."""
+    patient_id = (text(ds, "PatientID") or "").casefold()
+    name = fold(text(ds, "PatientName") or "")
     born = text(ds, "PatientBirthDate")
     found = []
-    if patient_id:
-        found.append(f"id\0{patient_id.casefold()}")
-    if name and born:
-        found.append(f"name\0{name}\0{born}")
-    return tuple(found) or (f"other\0{patient_identity(ds)}",)
+    if any(tells(word) or (word.isdecimal() and int(word)) for word in _WORD.findall(patient_id)):
+        found.append(f"id\0{patient_id}")
+    if born and any(tells(word) or len(word) == 2 for word in _WORD.findall(name)):
+        found.append(f"name\0{squash(name)}\0{born}")
+    return tuple(found) or (f"study\0{text(ds, 'StudyInstanceUID')}",)
 
 
 def _age(said: str | None) -> int | None:

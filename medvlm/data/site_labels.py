@@ -74,9 +74,9 @@ def study_labels(site: Site, study: SiteStudy, known: Known) -> StudyLabels:
     reviewed: set[str] = set()
     if study.review:
         own = labels_of(study.review)
-        reviewed = {finding for finding, label in own.items() if label}
+        # What was rejected for some other reason is not known any more.
+        reviewed = {finding for finding, label in own.items() if label} | unsettled(study.review)
         result.labels |= {finding: own[finding] for finding in reviewed}
-        result.labels |= dict.fromkeys(unsettled(study.review))
         _replace_boxes(study, result)
     for sentence in sentences:
         contradicts = any(

@@ -74,7 +74,7 @@ def parse(data: bytes, *, file: str | None = None) -> Dataset:
         if any("End of file reached" in str(warning.message) for warning in caught):
             raise TruncatedPixels("The file ends too early.", file=file, remedy=_RESEND)
         if "SOPClassUID" not in ds and "Modality" not in ds and "PixelData" not in ds:
-            if _last_element_is_short(ds):
+            if last_element_is_short(ds):
                 message = "The file ends inside its header."
                 raise TruncatedPixels(message, file=file, remedy=_RESEND)
             if data[128:132] != b"DICM":
@@ -109,7 +109,7 @@ def check_pixels(ds: AnyDataset, have: int | None, *, file: str | None = None) -
         NoPixels, TruncatedPixels, TooLarge, Undecodable.
     """
     if have is None:
-        if isinstance(ds, Dataset) and _last_element_is_short(ds):
+        if isinstance(ds, Dataset) and last_element_is_short(ds):
             raise TruncatedPixels("The file ends inside its header.", file=file, remedy=_RESEND)
         value = header_value(ds, "SOPClassUID")
         uid = value if isinstance(value, str) else ""
@@ -258,7 +258,7 @@ def header_value(ds: AnyDataset, keyword: str) -> Any:
     return None if value is None or value == "" or value == [] else value
 
 
-def _last_element_is_short(ds: Dataset) -> bool:
+def last_element_is_short(ds: Dataset) -> bool:
     """Whether the last element has fewer bytes than it declares: the file was cut there."""
     tags = sorted(ds.keys())
     if not tags:

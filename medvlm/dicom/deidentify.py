@@ -103,7 +103,7 @@ def _deidentify(data: bytes, key: Key) -> Copy:
     with typed_errors(None):
         regions = regions_to_keep(ds)
         identifiers = Identifiers(ds)
-        cleaner = Cleaner(key, patient_identity(ds), identifiers)
+        cleaner = Cleaner(key, _patient(ds), identifiers)
         supply_age(ds)
     if regions is not None:
         blank_outside(ds, regions)
@@ -131,7 +131,7 @@ def _refuse_without_image(ds: Dataset) -> None:
         raise RefusedByPolicy(error.message, code="no_image") from None
 
 
-def patient_identity(ds: Dataset) -> str:
+def _patient(ds: Dataset) -> str:
     """What tells the patient from others: the ID, else name and birth date, else the study."""
     for keywords in (
         ("PatientID", "IssuerOfPatientID"),

@@ -59,8 +59,8 @@ def dicom_facts(ds: AnyDataset) -> dict[str, Any]:
         "sop_instance_uid": uid(ds, "SOPInstanceUID"),
         "study_instance_uid": text(ds, "StudyInstanceUID"),
         "series_instance_uid": uid(ds, "SeriesInstanceUID"),
-        "study_date": _digits(ds, "StudyDate", 8),
-        "study_time": _digits(ds, "StudyTime", 6),
+        "study_date": _digits(ds, "StudyDate", (8,)),
+        "study_time": _digits(ds, "StudyTime", (6, 4, 2)),
         "patient_key": patient_pseudonym(text(ds, "PatientID"), text(ds, "IssuerOfPatientID")),
         "modality": text(ds, "Modality"),
         "body_part": text(ds, "BodyPartExamined") or meaning(ds, "AnatomicRegionSequence"),
@@ -152,10 +152,11 @@ def numbers(ds: AnyDataset, keyword: str, count: int) -> tuple[float, ...] | Non
     return numbers if len(numbers) == count and all(map(math.isfinite, numbers)) else None
 
 
-def _digits(ds: AnyDataset, keyword: str, count: int) -> str | None:
-    """The first `count` digits of a date or time without its punctuation; None if it has fewer."""
-    found = re.sub(r"[.:-]", "", text(ds, keyword) or "")[:count]
-    return found if len(found) == count and found.isdecimal() else None
+def _digits(ds: AnyDataset, keyword: str, counts: tuple[int, ...]) -> str | None:
+    """A date or time's digits without punctuation, cut to the first count that they fill."""
+    found = re.sub(r"[.:-]", "", text(ds, keyword) or "")
+    length = next((count for count in counts if len(found) >= count), 0)
+    return found[:length] if length and found[:length].isdecimal() else None
 
 
 def spacing(ds: AnyDataset) -> tuple[float, ...] | None:

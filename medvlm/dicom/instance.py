@@ -28,7 +28,7 @@ class Instance:
     Attributes:
         path: where the bytes lie now (inside a temporary folder for a file from an archive).
         file: the name shown to people: the path as the caller gave it.
-        study_date, study_time: YYYYMMDD and HHMMSS; only to put studies in order, never shown.
+        study_date, study_time: YYYYMMDD and HH[MM[SS]]; only to put studies in order, never shown.
         patient_key: a pseudonym, 12 hexadecimal digits; None where the file names no patient.
         rows, columns: size in pixels; of a picture, after its EXIF orientation is applied.
         pixel_spacing_mm: (between rows, between columns).

@@ -85,7 +85,11 @@ def is_earlier(one: Study, other: Study) -> bool | None:
         return None
     if date != other_date:
         return date < other_date
-    return time < other_time if time and other_time else None
+    # A time may be told to the hour or the minute only.
+    length = min(len(time), len(other_time))
+    if time[:length] != other_time[:length]:
+        return time < other_time
+    return False if length == 6 else None
 
 
 def _same_study(one: Study, other: Study) -> bool:

@@ -47,7 +47,7 @@ class Study:
 
     @property
     def taken(self) -> tuple[str, str]:
-        """(YYYYMMDD, HHMMSS) of its first image that has a date; "" where it is not known."""
+        """(YYYYMMDD, HH[MM[SS]]) of its first image that has a date; "" where it is not known."""
         dated = [(i.study_date, i.study_time or "") for i in self.instances if i.study_date]
         return min(dated, default=("", ""))
 

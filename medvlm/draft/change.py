@@ -93,32 +93,34 @@ _TAIL = (
     r"(?=\s*(?:$|[,.;)])"
     r"|\s+(?:since|from|compared|in|on|as|than (?:on|in|before|previously))\b)"
 )
-# (change, wording): behind the finding, and before it.
-_AFTER: tuple[tuple[Change, re.Pattern[str]], ...] = tuple(
-    (change, re.compile(wording, re.IGNORECASE))
-    for change, wording in (
-        ("new", rf"{_LEAD}new(?:ly (?:seen|developed))?{_TAIL}"),
-        ("unchanged", rf"{_LEAD}{_SAME}{_TAIL}"),
-        ("larger", rf"{_LEAD}{_MORE}{_TAIL}"),
-        ("smaller", rf"{_LEAD}{_LESS}{_TAIL}"),
-        (
-            "resolved",
-            rf"\b(?:{_IS}\s+no longer\b|(?:has|have)\s+(?:\w+ly\s+)?(?:resolved|cleared)\b"
-            r"|(?:is|are)\s+resolved\b)",
-        ),
-    )
+_NO_LONGER = (
+    rf"\b(?:{_IS}\s+no longer\b|(?:has|have)\s+(?:\w+ly\s+)?(?:resolved|cleared)\b"
+    r"|(?:is|are)\s+resolved\b)"
 )
-_BEFORE: tuple[tuple[Change, re.Pattern[str]], ...] = tuple(
-    (change, re.compile(wording, re.IGNORECASE))
-    for change, wording in (
-        ("new", r"\bnew(?:ly developed)?\s"),
-        (
-            "unchanged",
-            r"\b(?:unchanged|stable)\s|\b(?:no|without) (?:\w+ )?(?:interval )?change (?:in|of)\s",
-        ),
-        ("larger", rf"\b{_MORE}\s"),
-        ("smaller", rf"\b{_LESS}\s"),
-    )
+
+
+def _compiled(wordings: dict[Change, str]) -> tuple[tuple[Change, re.Pattern[str]], ...]:
+    return tuple((change, re.compile(text, re.IGNORECASE)) for change, text in wordings.items())
+
+
+# Behind the finding, and before it.
+_AFTER = _compiled(
+    {
+        "new": rf"{_LEAD}new(?:ly (?:seen|developed))?{_TAIL}",
+        "unchanged": rf"{_LEAD}{_SAME}{_TAIL}",
+        "larger": rf"{_LEAD}{_MORE}{_TAIL}",
+        "smaller": rf"{_LEAD}{_LESS}{_TAIL}",
+        "resolved": _NO_LONGER,
+    }
+)
+_BEFORE = _compiled(
+    {
+        "new": r"\bnew(?:ly developed)?\s",
+        "unchanged": r"\b(?:unchanged|stable)\s"
+        r"|\b(?:no|without) (?:\w+ )?(?:interval )?change (?:in|of)\s",
+        "larger": rf"\b{_MORE}\s",
+        "smaller": rf"\b{_LESS}\s",
+    }
 )
 _COMPARES = re.compile(
     r"\b(?:again|still|now|once more|no longer|previous(?:ly)?|prior|earlier|former(?:ly)?|before"

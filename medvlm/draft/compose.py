@@ -13,8 +13,6 @@ from medvlm.dicom.read import Refused
 from medvlm.dicom.study import Study
 from medvlm.draft.admit import Admission, look_at_study
 from medvlm.draft.comparison import Read, change, read_findings
-from medvlm.draft.decide import decide as decide
-from medvlm.draft.decide import released_boxes as released_boxes
 from medvlm.draft.ground import OPACITIES, OPACITY, regions
 from medvlm.draft.look import Seen
 from medvlm.draft.overlay import beside, draw_overlay
@@ -200,13 +198,10 @@ def _overlay(seen: list[Seen], draft: Draft, earlier: list[Seen]) -> Image.Image
         return None
     named = ("Current", "Prior") if earlier else (None, None)
     before = draft.comparison.findings if draft.comparison else []
-    films = [(item, draft.findings, named[0]) for item in seen]
-    films += [(item, before, named[1]) for item in earlier]
+    films = [(item, labelled_regions(item, draft.findings), named[0]) for item in seen]
+    films += [(item, labelled_regions(item, before), named[1]) for item in earlier]
     return beside(
-        [
-            draw_overlay(item.image.pixels, labelled_regions(item, findings), title)
-            for item, findings, title in films
-        ]
+        [draw_overlay(item.image.pixels, regions, title) for item, regions, title in films]
     )
 
 

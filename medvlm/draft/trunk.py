@@ -48,7 +48,7 @@ class Trunk:
         """
         if len(scores) != len(self.sources):
             raise ValueError(f"{len(scores)} scores for {len(self.sources)} visual tokens")
-        found = []
+        found: list[tuple[Region, float]] = []
         for token in sorted(range(len(scores)), key=lambda i: -scores[i]):
             if len(found) < most and (region := self.token_region(token)) is not None:
                 found.append((region, float(scores[token])))

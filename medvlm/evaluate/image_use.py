@@ -12,10 +12,17 @@ import numpy as np
 
 from medvlm.data.sets import Film
 from medvlm.draft.answer import presence_margins
-from medvlm.draft.compose import released_boxes
+from medvlm.draft.decide import released_boxes
 from medvlm.draft.ground import regions
 from medvlm.draft.look import Seen, look_at
-from medvlm.evaluate.bootstrap import Counts, Floats, mean_with_interval, resamples, scored
+from medvlm.evaluate.bootstrap import (
+    Counts,
+    Floats,
+    mean_with_interval,
+    resamples,
+    scored,
+    unless_few,
+)
 from medvlm.evaluate.controls import blank, erase, mirrored, other_patient
 from medvlm.evaluate.metrics import MIN_POSITIVES, macro_auroc_of
 from medvlm.evaluate.report import sample
@@ -77,7 +84,7 @@ def image_use(
     counts = resamples(patients)
     scores: dict[str, Any] = {
         name: {
-            control: _changes(truth, real[name], readings[name][i], counts)
+            control: _changes(truth, real[name], readings[name][i], patients, counts)
             for i, control in enumerate(CONTROLS)
         }
         for name in readings
@@ -132,17 +139,20 @@ def _hidden(
     return {key: looks[boxes] for key, boxes in wanted.items()}
 
 
-def _changes(truth: Floats, real: Floats, control: Floats, counts: Counts) -> dict[str, Any]:
+def _changes(
+    truth: Floats, real: Floats, control: Floats, patients: Sequence[str], counts: Counts
+) -> dict[str, Any]:
     """Over the positives that have the control."""
     change = np.where(truth == 1, control - real, np.nan)
     known = ~np.isnan(change)
     if not known.any():
         return {"n": 0}
-    return {
+    scores = {
         **mean_with_interval("mean_change", change, counts),
         **mean_with_interval("share_falling", np.where(known, change < 0, np.nan), counts),
-        "n": int(known.sum()),
     }
+    own = [patient for patient, row in zip(patients, known.any(axis=1), strict=True) if row]
+    return unless_few(scores, own) | {"n": int(known.sum())}
 
 
 def _aurocs(truth: Floats, real: Floats, shuffled: Floats, counts: Counts) -> dict[str, Any]:

@@ -136,7 +136,7 @@ def classification_table(
         own: dict[str, Any] = {}
         for name, table in values.items():
             own |= with_interval(name, table[0, f], table[1:, f])
-            if name in _DECISIONS and np.nanstd(table[:, f]) == 0:
+            if name in _DECISIONS and len(set(own[f"{name}_ci"] or ())) == 1:
                 own[f"{name}_ci"] = None  # none found, or all: resamples cannot tell how sure
         own |= {"n_positive": int(positives[f]), "n": int((~np.isnan(truth[:, f])).sum())}
         per_finding[finding] = own | {"roc": roc_curve(truth[:, f], score[:, f])}

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from medvlm.draft.parse import Polarity, parse_sentence
 from medvlm.errors import DataSetError
 from medvlm.evaluate import REPORTS
+from medvlm.findings import Polarity
+from medvlm.reports.labels import combine, label_report
+from medvlm.reports.statements import Statement
 
 Mention = Literal["present", "uncertain", "absent", "unmentioned"]
 MENTIONS: tuple[Mention, ...] = get_args(Mention)
@@ -27,9 +29,11 @@ class Reference:
 def read_references(root: Path) -> dict[str, Reference]:
     """Reports by the name of their image; empty where the set has none.
 
-    A line names its `image` (or several `images`) and holds `sentences`
-    (`{text, finding, polarity}`) or a `text`, which is then read sentence by sentence; what else it
-    holds is not looked at. Raises DataSetError for a line that cannot be read.
+    A line names its `images` (or one `image`) and holds `sentences` (`text`, `statements` of
+    `finding` and `polarity`, as :mod:`medvlm.data.prepare` writes them) or a `text`, which is then
+    read by the rules of :mod:`medvlm.reports`. A report without words is left out.
+
+    Raises DataSetError for a line that cannot be read.
     """
     path = root / REPORTS
     if not path.is_file():
@@ -42,7 +46,8 @@ def read_references(root: Path) -> dict[str, Reference]:
             row = json.loads(line)
             reference = _reference(row)
             names = row.get("images") or [row["image"]]
-            found |= {Path(str(name)).name: reference for name in names}
+            if reference.text:
+                found |= {Path(str(name)).name: reference for name in names}
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise DataSetError(
                 f"line {number} cannot be read ({type(error).__name__})",
@@ -52,26 +57,24 @@ def read_references(root: Path) -> dict[str, Reference]:
     return found
 
 
-def strongest(statements: Iterable[tuple[str, Polarity]]) -> dict[str, Polarity]:
+def strongest(said: Iterable[tuple[str, Polarity]]) -> dict[str, Polarity]:
     """One polarity per finding: what is there outweighs what may be, and that what is not."""
     out: dict[str, Polarity] = {}
-    for finding, polarity in statements:
+    for finding, polarity in said:
         if finding not in out or MENTIONS.index(polarity) < MENTIONS.index(out[finding]):
             out[finding] = polarity
     return out
 
 
-def read_text(text: str) -> dict[str, Polarity]:
-    """What a text says of each finding that it names."""
-    return strongest((said.finding, said.polarity) for said in parse_sentence(text))
-
-
 def _reference(row: dict[str, Any]) -> Reference:
-    sentences = row.get("sentences") or []
-    text = str(row.get("text") or " ".join(str(item["text"]) for item in sentences))
-    labelled = [item for item in sentences if item.get("finding") and item.get("polarity")]
-    if unknown := {str(item["polarity"]) for item in labelled} - set(MENTIONS[:3]):
-        raise ValueError(f"polarity {unknown}")
-    if not labelled:
-        return Reference(text, read_text(text))
-    return Reference(text, strongest((item["finding"], item["polarity"]) for item in labelled))
+    if "sentences" not in row:
+        text = str(row["text"]).strip()
+        labels = label_report(text)
+    else:
+        sentences = row["sentences"]
+        text = " ".join(str(sentence["text"]) for sentence in sentences).strip()
+        said = [Statement(**one) for sentence in sentences for one in sentence["statements"]]
+        if unknown := {one.polarity for one in said}.difference(MENTIONS[:3]):
+            raise ValueError(f"polarity {unknown}")
+        labels = combine(said)
+    return Reference(text, {name: label for name, label in labels.items() if label})

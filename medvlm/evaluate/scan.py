@@ -14,7 +14,7 @@ from rich.progress import Progress
 from medvlm.data.sets import Film
 from medvlm.dicom.read import read_instance
 from medvlm.draft.answer import reply
-from medvlm.draft.compose import decide, released_boxes
+from medvlm.draft.decide import decide, released_boxes
 from medvlm.draft.ground import OPACITY, regions
 from medvlm.draft.look import Seen, look_at
 from medvlm.draft.parse import Polarity

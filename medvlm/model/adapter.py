@@ -48,7 +48,10 @@ def add_lora(base: Any, settings: LoraSettings) -> Any:
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in linear.values()),
         task_type="CAUSAL_LM",
     )
-    return inject_adapter_in_model(config, base)
+    adapted = inject_adapter_in_model(config, base)
+    for parameter in adapter_parameters(adapted).values():
+        parameter.data = parameter.data.float()  # over quantised layers they would be bfloat16
+    return adapted
 
 
 def adapter_parameters(base: Any) -> dict[str, nn.Parameter]:

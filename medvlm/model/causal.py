@@ -8,6 +8,7 @@ configuration; `medvlm.model.tryout` shows that nothing was overlooked.
 from __future__ import annotations
 
 import importlib.util
+import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -128,6 +129,8 @@ def _quantised(kind: str) -> dict[str, Any]:
         raise ConfigError(
             f"language.quantisation: {kind} needs a GPU", remedy="leave it at none on a CPU"
         )
+    # Its kernels compute in float16 and would say so at every layer.
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     settings = (
         BitsAndBytesConfig(load_in_8bit=True)
         if kind == "int8"

@@ -112,7 +112,9 @@ def _pyramid(x: Tensor, stride: int) -> Features:
     """
     maps = []
     for wanted in STRIDES:
-        size = torch.Size(n * stride // wanted for n in x.shape[2:])
-        resize = linear_resize if wanted < stride else F.adaptive_avg_pool2d
-        maps.append(x if wanted == stride else resize(x, size))
+        if wanted < stride:
+            size = torch.Size(n * stride // wanted for n in x.shape[2:])
+            maps.append(linear_resize(x, size))
+        else:
+            maps.append(F.avg_pool2d(x, wanted // stride))
     return Features(*maps)

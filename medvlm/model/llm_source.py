@@ -7,6 +7,7 @@ tokenizer only, into huggingface_hub's cache; code that lies beside them is neit
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from medvlm.errors import BaseModelMissing, CheckpointError, ConfigError
 from medvlm.model.base_llm import BASE_LLM, GGUF_SHA256, base_llm_dir, is_converted
 from medvlm.model.digests import sha256_of, sha256_of_all
 
+LLM_PATH = "MEDVLM_LLM_PATH"
 HUB_NAME = re.compile(r"[\w][\w.-]*/[\w][\w.-]*", re.ASCII)
 WANTED = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "LICENSE*")
 # Some models come with the same weights once more, in the layout of their makers.
@@ -29,13 +31,15 @@ def language_model_dir(config: LanguageConfig, llm_path: Path | None = None) -> 
     """The folder of the language model that `config.base` names.
 
     Args:
-        llm_path: what to use in its place: a folder with a model in safetensors or, for the
-            packaged model, what `base_llm_dir` takes.
+        llm_path: what to use in its place, else MEDVLM_LLM_PATH: a folder with a model in
+            safetensors or, for the packaged model, what `base_llm_dir` takes.
 
     Raises:
         BaseModelMissing: it is not on this machine; the remedy says how to get it.
         ConfigError: `language.base` is neither a folder nor a name.
     """
+    if llm_path is None and (given := os.environ.get(LLM_PATH)):
+        llm_path = Path(given).expanduser()
     if llm_path is not None and _holds_weights(llm_path):
         return llm_path
     if config.base == BASE_LLM:

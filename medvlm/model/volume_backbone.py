@@ -36,7 +36,7 @@ class Chain(nn.Sequential):
         self, parts: Iterable[tuple[str, nn.Module]], ends: Sequence[str], channels: Sequence[int]
     ) -> None:
         super().__init__(OrderedDict(parts))
-        self.feature_info = [
+        self.feature_info: list[dict[str, Any]] = [
             {"module": end, "num_chs": count, "reduction": stride}
             for end, count, stride in zip(ends, channels, (4, 8, 16, 32), strict=True)
         ]
@@ -84,7 +84,7 @@ def monai_backbone(config: EncoderConfig) -> Backbone:
                 f"encoder.slices: densenet121 takes multiples of 32, not {config.slices}",
                 remedy="choose a multiple of 32, or a ResNet",
             )
-        dense = nets.DenseNet121(spatial_dims=3, in_channels=1, out_channels=1)
+        dense = nets.densenet.DenseNet121(spatial_dims=3, in_channels=1, out_channels=1)
         return Chain(dense.features.named_children(), DENSENET_STAGES, channels).backbone()
     without = config.name in ("resnet18", "resnet34")
     net = getattr(nets, config.name)(

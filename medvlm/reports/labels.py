@@ -35,7 +35,7 @@ def label_report(text: str) -> Labels:
     """What a report says of each finding; None where it does not mention it.
 
     Only findings, impression and addenda count. A finding that is called present anywhere is
-    present, else uncertain, else absent.
+    present, else uncertain, else absent; what is only implied counts where nothing plainer is said.
     """
     return label_sections(split_sections(text))
 
@@ -63,10 +63,13 @@ def combine(said: Iterable[Statement]) -> Labels:
     Consolidation, infiltration and pneumonia are opacities; without any opacity there is neither
     consolidation nor infiltration. Such a label never replaces one that the text gives.
     """
-    found: dict[str, set[Polarity]] = {finding: set() for finding in FINDINGS}
+    plain: dict[str, set[Polarity]] = {finding: set() for finding in FINDINGS}
+    implied: dict[str, set[Polarity]] = {finding: set() for finding in FINDINGS}
     for statement in said:
-        found[statement.finding].add(statement.polarity)
-    labels: Labels = {finding: _strongest(found[finding]) for finding in FINDINGS}
+        (implied if statement.implied else plain)[statement.finding].add(statement.polarity)
+    labels: Labels = {
+        finding: _strongest(plain[finding]) or _strongest(implied[finding]) for finding in FINDINGS
+    }
     follows = _strongest({label for name in _OPAQUE if (label := labels[name])} - {"absent"})
     if labels["Lung_Opacity"] == "absent":
         for name in _NOT_OPAQUE:

@@ -130,7 +130,8 @@ _SENTENCES: tuple[tuple[str, Asserted, str], ...] = (
         "Cardiomegaly",
         "present",
         """heart enlarged, cardiac silhouette enlarged, cardiomediastinal silhouette enlarged,
-        cardiac contour enlarged, cardiac enlarged, heart increased, heart silhouette enlarged""",
+        cardiac contour enlarged, cardiac enlarged, heart increased, heart silhouette enlarged,
+        cardiothoracic ratio increased""",
     ),
     (
         "Cardiomegaly",

@@ -24,7 +24,7 @@ _MONTH = (
 _DAY = r"\d{1,2}(?:st|nd|rd|th)?"
 _YEAR = r"(?:19|20)\d{2}"
 # A name: capitalised words, initials and particles. Titles in front of one are kept.
-_PART = r"(?:[A-Z][\w'\u2019-]*\.?|\[NAME\])"
+_PART = r"(?:[A-Z]\.|[A-Z][\w'\u2019-]*|\[NAME\])"
 _PERSON = rf"{_PART}(?:,?[ ]+(?:(?:van|von|de|der|den|di|la|le|al|bin|el)[ ]+)*{_PART}){{0,3}}"
 _TITLE = r"(?:[Dd]rs?|DRS?|[Dd]octor|M(?:r|rs|s|x|iss)|MRS?|MS|Prof(?:essor)?|Sir|Nurse|NURSE)"
 _ROLE = (
@@ -57,7 +57,7 @@ _PATTERNS: tuple[tuple[Kind, re.Pattern[str]], ...] = tuple(
         ("NAME", 0, rf"({_PERSON}),?[ ]+{_CREDENTIALS}(?=[\s.,;)]|$)"),
         ("NAME", 0, rf"\b(?i:{_ROLE})\s*[:#]?\s+(?:by\s+)?(?:{_TITLE}\.?\s+)?({_PERSON})"),
         ("NAME", 0, rf"\b(?i:{_KIN})[ ]*,?[ ]+({_PERSON})"),
-        ("ID", 0, r"\b\d+(?:\.\d+){4,}\b"),
+        ("ID", 0, r"\b\d+(?:\.\d+){4,}\b|\b\d{3}-\d{2}-\d{4}\b"),
         ("DATE", 0, r"\b\d{1,4}([/.-])\d{1,2}\1\d{2,4}\b"),
         ("DATE", 0, r"\b(?:19|20)\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\b"),
         ("DATE", re.I, rf"\b{_DAY}[ ]*(?:of[ ]+)?[ -]?{_MONTH}(?:,?[ -]*(?:{_YEAR}|'?\d{{2}})\b)?"),
@@ -78,14 +78,13 @@ _PATTERNS: tuple[tuple[Kind, re.Pattern[str]], ...] = tuple(
             re.I,
             r"\b\d{1,2}[ ]*(?:am|pm|a\.m\.|p\.m\.)(?!\w)|\b\d{3,4}[ ]*(?:hours|hrs|h)\b",
         ),
-        ("ID", 0, r"\b\d{3}-\d{2}-\d{4}\b"),
         ("PHONE", 0, r"\+\d[\d ().-]{6,}\d|(?:\(\d{3}\)[ ]?|\b\d{3}[ .-])\d{3}[ .-]\d{4}\b"),
         ("PHONE", 0, r"\b0\d{2,4}[ -]\d{3,4}[ -]?\d{3,4}\b|\b\d{3}-\d{4}\b"),
         (
             "PHONE",
             re.I,
             r"\b(?:ext(?:ension)?|pager|beeper|phone|tel(?:ephone)?|fax|cell|mobile|bleep)\b\.?"
-            r"(?:[ ]*(?:no\.?|number|is|at|#|:))*[ ]*(\d[\d -]{1,}\d)",
+            r"(?:[ ]*(?:no\.?|number|is|at|#|:))*[ ]*(\d[\d -]*\d)",
         ),
         (
             "ID",
@@ -114,7 +113,7 @@ _PATTERNS: tuple[tuple[Kind, re.Pattern[str]], ...] = tuple(
         (
             "PLACE",
             0,
-            r"\b((?:(?:St\.|[A-Z][\w'\u2019-]+)[ ]+(?:of[ ]+)?){1,4}"
+            r"\b((?!(?:At|In|From|The|To|Of)\b)(?:(?:St\.|[A-Z][\w'\u2019-]+)[ ]+){1,4}"
             r"(?:Hospital|Medical Cent(?:er|re)|Clinic|Infirmary|Healthcare|University"
             r"|Nursing Home|Imaging))\b",
         ),

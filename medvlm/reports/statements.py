@@ -19,12 +19,17 @@ _PUNCTUATION = frozenset({",", ":", "(", ")"})
 _JOINING = frozenset({"or", "nor"})
 _LINKING = frozenset({"and", "/", *_JOINING})
 _LISTING = _LINKING | {","}
+_CHOOSING = frozenset({"or", "versus", "/"})
 _AT_PLACES = frozenset({"in", "on", "at", "within", "present", "seen", "along", "near"})
 
 
 @dataclass(frozen=True)
 class Statement:
-    """One finding as a sentence puts it. `implied`: the sentence speaks of an organ, not of it."""
+    """One finding as a sentence puts it.
+
+    `implied`: the sentence speaks of an organ ("lungs are clear") or of a sign ("blunting of the
+    costophrenic angle"), not of the finding itself.
+    """
 
     finding: str
     polarity: Polarity
@@ -58,7 +63,9 @@ def _stated(named: Named, effect: Effect | None) -> list[Statement]:
         polarity = "uncertain"
     else:
         polarity = "present"
-    implied = named.asserted == "group" or (named.effect == "absent" and len(named.findings) > 1)
+    implied = named.asserted in ("group", "uncertain") or (
+        named.effect == "absent" and len(named.findings) > 1
+    )
     return [Statement(finding, polarity, implied) for finding in named.findings]
 
 
@@ -110,7 +117,7 @@ class _Clause:
                 if effect:
                     effects[position] = effect
             elif isinstance(item, Break) and item.denial:
-                if effect == "absent":
+                if effect in ("absent", "unsaid"):
                     effect = None
             elif word in _PUNCTUATION:
                 fresh = True
@@ -224,12 +231,22 @@ class _Clause:
         "No change in effusion or atelectasis" is none: there the list depends on a trigger.
         """
         joined: set[int] = set()
-        for first, second in pairwise(self.named):
-            between = self.words[first.end : second.start]
+        listed = False  # whether the pair before ended in ", or"
+        for first, second in reversed(list(pairwise(self.named))):
+            between = [
+                word for word in self.words[first.end : second.start] if word not in QUALIFIERS
+            ]
+            listed_before, listed = listed, False
             if first.start in before or second.start in before or first.effect or second.effect:
                 continue
-            if {"or", "versus", "/"} & set(between) and not IS & set(between):
-                joined |= {first.start, second.start}
+            if between == [","] and listed_before:  # "a, b, or c"
+                joined.add(first.start)
+                listed = True
+            elif _CHOOSING & set(between) and not IS & set(between):
+                listed = between[:1] == [","] and between[1:2] in (["or"], ["versus"])
+                joined.add(second.start)
+                if listed or "," not in between:
+                    joined.add(first.start)
         return joined
 
 

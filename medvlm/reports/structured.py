@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
-from medvlm.dicom.decode import header_value, parse, typed_errors
+from medvlm.dicom.decode import header_value, last_element_is_short, parse, typed_errors
 from medvlm.dicom.facts import text, uid
+from medvlm.errors import TruncatedPixels
 from medvlm.reports import known
 from medvlm.reports.report import Report, UnusableReport, checked
-from medvlm.reports.sections import Section, SectionName, section_name, split_sections
+from medvlm.reports.sections import LABELLED, Section, SectionName, section_name, split_sections
 from medvlm.reports.table import iso
 
 _DEEPEST = 32
@@ -29,6 +30,9 @@ def structured_report(data: bytes, source: str) -> Report:
         InputError: it is broken.
     """
     ds = parse(data)
+    if last_element_is_short(ds):
+        # Half a report may say the opposite of the whole.
+        raise TruncatedPixels("The report ends too early.", code="truncated")
     with typed_errors(None):
         kind = UID(str(header_value(ds, "SOPClassUID") or "")).name
         if "SR" not in kind.split() or "ContentSequence" not in ds:
@@ -59,8 +63,10 @@ def _study(ds: Dataset) -> str | None:
 
 def _sections(ds: Dataset) -> Iterator[Section]:
     for name, body in _texts(ds, "other", 0):
-        if name == "other":
-            yield from split_sections(body)
+        parts = split_sections(body)
+        # A whole report may stand in one text, whatever that is called.
+        if name == "other" or (name in LABELLED and len(parts) > 1):
+            yield from parts
         else:
             yield Section(name, body)
 

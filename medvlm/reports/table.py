@@ -55,7 +55,7 @@ def rows_of(text: str) -> Iterator[tuple[int, dict[str, str]]]:
         if names is None:
             names = [re.sub(r"[\s.-]+", "_", cell.strip().lower()) for cell in row]
         else:
-            cells = dict(zip(names, row, strict=False))
+            cells = dict.fromkeys(names, "") | dict(zip(names, row, strict=False))
             # A row of another length was cut or has a stray quote: its text is not to be trusted.
             cells["__length__"] = "" if len(row) == len(names) else "wrong"
             yield reader.line_num, cells

@@ -60,7 +60,7 @@ _SPELLINGS = tuple(
         (r"\b(free|clear) from\b", r"\1 of"),
     )
 )
-_TOKEN = re.compile(r"[^\W\d_]+|\d+(?:\.\d+)?|[,;:()/?]")
+_TOKEN = re.compile(r"[^\W\d_]+|\d+(?:\.\d+)?|[,;:()/?.]")
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def find_items(words: Sequence[str]) -> list[Item]:
             if kind == "clause" or last not in NOT_AN_END:
                 items.append(Break(position, end, denial=kind == "denial"))
                 nearer = end
-            if phrase == (";",):
+            if phrase in ((";",), (".",)):
                 since = end
         position = end
     return sorted([*items, *normal], key=lambda item: item.start)
@@ -227,7 +227,7 @@ def _organs(words: Sequence[str], start: int, end: int) -> set[str]:
             found.add("pleura")
         elif word == "costophrenic":
             found.add("angles")
-        elif word == "chest" and (i + 1 == end or following in CHEST_FOLLOWS | IS | {",", ":"}):
+        elif word == "chest" and (i + 1 == end or following in CHEST_FOLLOWS | IS):
             found.add("chest")
     return found
 

@@ -75,7 +75,7 @@ _TRIGGERS: tuple[tuple[Effect, Reach, str], ...] = (
         question, question of, equivocal, differential, consider, considerations include, favor,
         favors, favoring, favored, favour, favours, favouring, presumed, presumably, perhaps,
         potential, potentially, borderline, with or without, rather than, less likely,
-        correlate for, correlation for, hint of, vague, ?""",
+        correlate for, correlation for, hint of, vague, doubt, doubtful, ?""",
     ),
     (
         "uncertain",
@@ -90,9 +90,9 @@ TRIGGERS: dict[Phrase, tuple[Effect, Reach]] = {
 # A clause ends here; triggers do not reach across.
 CLAUSE_ENDS = frozenset(
     phrase_list(
-        """;, but, however, although, though, whereas, while, except, apart from, aside from,
+        """., ;, but, however, although, though, whereas, while, except, apart from, aside from,
         other than, yet, there is, there are, there has, there was, otherwise, which is, which are,
-        unless"""
+        unless, and now"""
     )
 )
 # A denial ends here, a doubt does not ("may be due to atelectasis").
@@ -112,7 +112,9 @@ CARDIAC_FOLLOWS = word_set(
     """silhouette silhouettes size contour contours shadow and mediastinal mediastinum , : is
     are appears remains lungs"""
 )
-CHEST_FOLLOWS = word_set("""radiograph radiographs x xray film films study examination exam""")
+CHEST_FOLLOWS = word_set(
+    """radiograph radiographs x xray film films study examination exam , : . ;"""
+)
 STUDY_WORDS = word_set("""study examination exam radiograph film""")
 # Inside a statement about an organ: "the heart is not enlarged", "borderline enlarged".
 DENYING, HEDGING = word_set("not"), word_set("borderline top upper")

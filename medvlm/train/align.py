@@ -27,11 +27,11 @@ from medvlm.model.encoder import Features
 from medvlm.model.language import Turn
 from medvlm.model.llm_source import language_model_dir, weights_digest
 from medvlm.model.vlm import Sight, VisionLanguageModel
-from medvlm.train.engine import Chunk, Lesson, teach
+from medvlm.train.engine import teach
 from medvlm.train.features import FeatureStore, feature_store
 from medvlm.train.films import FilmBatch, FilmStore, Side, epoch_rows, load_sets
+from medvlm.train.lesson import Chunk, Lesson, autocast, named_tensors
 from medvlm.train.losses import masked_bce, total, vision_loss
-from medvlm.train.objectives import autocast, named_tensors
 from medvlm.train.parallel import Processes
 from medvlm.train.pretrain import CONFIG, WEIGHTS, require_images
 from medvlm.train.progress import run_key

@@ -26,9 +26,9 @@ from medvlm.model.causal import load_base
 from medvlm.model.heads import ATTRIBUTES
 from medvlm.model.llm_source import language_model_dir
 from medvlm.model.vision import VisionModel
-from medvlm.train.engine import Chunk
 from medvlm.train.films import FilmStore
-from medvlm.train.objectives import VisionLesson, autocast, named_tensors
+from medvlm.train.lesson import Chunk, autocast, named_tensors
+from medvlm.train.objectives import VisionLesson
 
 WIDTH = 256
 ABSENT = 2

@@ -23,103 +23,13 @@ from torch import Tensor, nn
 
 from medvlm.config import RunConfig, StopConfig
 from medvlm.errors import ConfigError, TrainingError
+from medvlm.train.lesson import Chunk, Lesson
 from medvlm.train.parallel import Processes
 from medvlm.train.progress import Bar, Log, load_state, save_state
 
 STATE = "state.pt"
-T, R = TypeVar("T"), TypeVar("R")
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """The films of one pass: `rows` [n] of the film store, `places` [n] of them in the epoch."""
-
-    rows: np.ndarray
-    places: np.ndarray
-    epoch: int
-    seed: int
-
-    def randoms(self) -> list[np.random.Generator]:
-        """A source of chance for each film, the same wherever the film is computed."""
-        return [np.random.default_rng([self.seed, self.epoch, int(p)]) for p in self.places]
-
-    def generators(self) -> list[torch.Generator]:
-        """The same for torch."""
-        seeds = [int(random.integers(2**63)) for random in self.randoms()]
-        return [torch.Generator().manual_seed(seed) for seed in seeds]
-
-    def shared(self) -> np.random.Generator:
-        """For what is drawn once for all films of the pass."""
-        return np.random.default_rng([self.seed, self.epoch, int(self.places[0]), 1])
-
-
-class Lesson:
-    """What is learned in one stage. Everything here may be overridden; the lower half has defaults.
-
-    `parts`: names of the parts that `loss` returns beside the whole. `first_epoch`: epochs of the
-    lessons before, so that no two epochs of a run draw alike.
-    """
-
-    name: str
-    epochs: int
-    batch_size: int
-    parts: tuple[str, ...] = ()
-    first_epoch: int = 0
-
-    def groups(self) -> list[dict[str, Any]]:
-        """Parameter groups with their learning rates, as an optimiser takes them."""
-        raise NotImplementedError
-
-    def rate(self, step: int) -> float:
-        """The factor of the learning rates at a step of the lesson."""
-        raise NotImplementedError
-
-    def rows(self, epoch: int) -> np.ndarray:
-        """The films of an epoch in order; a rest smaller than a batch is dropped."""
-        raise NotImplementedError
-
-    def prepare(self, chunk: Chunk, epoch: int) -> Any:
-        """The films as tensors, on the CPU, from `chunk`'s own randomness alone."""
-        raise NotImplementedError
-
-    def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of what `prepare` returned, and its parts."""
-        raise NotImplementedError
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Everything that a step changes, by name: what a state holds and loading fills."""
-        raise NotImplementedError
-
-    def begin(self) -> None:
-        """Before the first epoch: which parameters learn."""
-
-    def train(self, on: bool) -> None:
-        """Switches what behaves differently while learning."""
-
-    def buffers(self) -> Iterable[Tensor]:
-        """Running statistics, which processes average."""
-        return ()
-
-    def after_step(self) -> None:
-        """After each step of the optimiser."""
-
-    def after_epoch(self, epoch: int) -> None:
-        """After each epoch, in every process."""
-
-    def figures(self, epoch: int, always: bool) -> dict[str, float]:
-        """What is watched after an epoch; `always` if the run stops by it. Main process only."""
-        return {}
-
-    def about(self, epoch: int) -> dict[str, Any]:
-        """Columns of the log that say what an epoch was."""
-        return {}
-
-    def memory(self) -> dict[str, Any]:
-        """Whatever else a state must hold."""
-        return {}
-
-    def remember(self, memory: dict[str, Any]) -> None:
-        """Takes back what `memory` returned."""
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass
@@ -132,10 +42,10 @@ class Best:
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
     def see(self, stop: StopConfig, epoch: int, value: float, tensors: dict[str, Tensor]) -> None:
-        """Compares an epoch's figure; NaN is never better."""
+        """Compares an epoch's figure."""
         self.last = epoch
         better = value > self.value if stop.higher else value < self.value
-        if value == value and (better or math.isnan(self.value)):
+        if better or math.isnan(self.value):
             self.value, self.epoch = value, epoch
             self.tensors = {name: t.detach().cpu().clone() for name, t in tensors.items()}
 
@@ -320,6 +230,7 @@ class _Teacher:
             with self.bar.hidden():
                 self.log.epoch(
                     self._done(part, epoch + 1, 0),
+                    self.total,
                     **lesson.about(epoch),
                     **dict(zip(("loss", *lesson.parts), means, strict=True)),
                     **figures,
@@ -327,10 +238,11 @@ class _Teacher:
         figures = self.processes.agree(figures)
         if stop is None:
             return
-        if stop.figure not in figures:
+        there = [name for name, value in figures.items() if value == value]
+        if stop.figure not in there:
             raise ConfigError(
-                f"stop.figure: {lesson.name} takes no figure {stop.figure}",
-                remedy=f"choose one of {', '.join(figures)}" if figures else "leave stop out",
+                f"stop.figure: {lesson.name} takes no figure {stop.figure} on these patients",
+                remedy=f"choose one of {', '.join(there)}" if there else "leave stop out",
             )
         self.best.see(stop, epoch, figures[stop.figure], lesson.tensors())
 

@@ -83,7 +83,7 @@ def _compute(
     """Writes the files of `paths` (by stride) and `lungs`, each by a rename when it is whole."""
     device, size = next(model.parameters()).device, model.config.size
     partial = {stride: path.with_suffix(".partial") for stride, path in paths.items()}
-    maps: dict[int, np.ndarray] = {}
+    maps: dict[int, np.memmap] = {}
     found = np.full((len(store.films), len(SIDES), 4), np.nan, dtype=np.float32)
     model.eval()
     for start in track(range(0, len(rows), BATCH), "features"):

@@ -6,14 +6,13 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from medvlm.config import Phase, PretrainConfig
 from medvlm.model.vision import VisionModel
 from medvlm.train.average import copy_of, follow, mean
-from medvlm.train.engine import Chunk, Lesson
 from medvlm.train.films import FilmBatch, FilmStore, Side, epoch_rows
+from medvlm.train.lesson import Chunk, Lesson, autocast, named_tensors
 from medvlm.train.losses import VISION_PARTS, mixup, total, vision_loss
 from medvlm.train.schedule import cycle_ends, cycles
 from medvlm.train.watch_vision import held_out_loss, linear_probe, read_findings
@@ -116,13 +115,3 @@ class Supervised(VisionLesson):
             weight = self.config.opacity_weight
             figures["loss"] = held_out_loss(self.average, self.store, size, side, weight)
         return figures
-
-
-def named_tensors(**modules: nn.Module) -> dict[str, Tensor]:
-    """The modules' parameters and buffers, live, by the names given and their own."""
-    return {f"{k}.{n}": t for k, module in modules.items() for n, t in module.state_dict().items()}
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """bfloat16 where it is safe, or nothing."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")

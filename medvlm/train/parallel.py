@@ -9,6 +9,7 @@ for the whole backward pass, which matters little for the few million parameters
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -46,6 +47,8 @@ class Processes:
                 f"device: {device}, but Accelerate was set up for {self.device.type}",
                 remedy="let the configuration and `accelerate config` agree",
             )
+        if self.count > 1:
+            atexit.register(self._state.destroy_process_group)
 
     @property
     def count(self) -> int:

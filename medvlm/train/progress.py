@@ -9,6 +9,7 @@ import pickle
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -136,8 +137,11 @@ class Log:
         self._row([f"{v:.7g}" if isinstance(v, float) else v for v in row])
         self._scalars("step", int(figures["step"]), figures)
 
-    def epoch(self, step: int, **figures: Any) -> None:
-        """A line of `log.jsonl`; a figure that is undefined (NaN) is left out."""
+    def epoch(self, step: int, total: int, **figures: Any) -> None:
+        """A line of `log.jsonl`; a figure that is undefined (NaN) is left out.
+
+        The terminal is told too, with the time that is left when `step` of `total` steps are done.
+        """
         if not self.main:
             return
         row = {
@@ -149,7 +153,9 @@ class Log:
         self._files[EPOCHS].write(json.dumps(row) + "\n")
         self._files[EPOCHS].flush()
         self._scalars("epoch", step, row)
-        print("  ".join(f"{name} {value}" for name, value in row.items()), flush=True)
+        left = timedelta(seconds=round(self.seconds * (total / step - 1)))
+        said = [*(f"{name} {value}" for name, value in row.items()), f"left {left}"]
+        print("  ".join(said), flush=True)
 
     def close(self) -> None:
         """Ends the files."""

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from medvlm.config import PretrainConfig
 from medvlm.model.vision import VisionModel
-from medvlm.train.engine import Chunk
 from medvlm.train.films import FilmStore
-from medvlm.train.objectives import VisionLesson, autocast, named_tensors
+from medvlm.train.lesson import Chunk, autocast, named_tensors
+from medvlm.train.objectives import VisionLesson
 
 WIDTH, NARROW = 512, 128
 
@@ -59,15 +59,19 @@ class SelfSupervised(VisionLesson):
             guesses = [self.head["predict"](target) for target in targets]
         (one, two), (from_one, from_two) = targets, guesses
         loss = (_distance(from_one, two) + _distance(from_two, one)) / 2
-        directions = F.normalize(one.detach().float(), dim=1)
-        spread = directions.std(dim=0, correction=0).mean() * math.sqrt(WIDTH)
-        return loss, {"spread": spread}
+        return loss, {"spread": spread(one.detach())}
 
     def _seen(self, images: Tensor) -> Tensor:
         """[B, WIDTH] of the projector."""
         coarse = self.model.encoder(images).coarse
         projected: Tensor = self.head["project"](coarse.flatten(2).mean(dim=2))
         return projected
+
+
+def spread(x: Tensor) -> Tensor:
+    """How far apart the directions of [B, WIDTH] are: 0 if all are one, near 1 if none are."""
+    directions = F.normalize(x.float(), dim=1)
+    return directions.std(dim=0, correction=0).mean() * math.sqrt(WIDTH)
 
 
 def _distance(guess: Tensor, target: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 """Before and after on the same films: paired differences with intervals by patient.
 
-N films, F findings. In a report a finding that is not mentioned is unknown: AUROCs leave it out.
-How often something is there can only be told if silence counts as absence, so calibration, Brier
-score, log loss and F1 take it so (`filled`). What a report calls uncertain stays unknown.
+N films, F findings. What a report does not mention counts as absent here (`filled`): how often
+something is there cannot be told otherwise, and films whose report happens to mention a finding
+are not those that a model will see. One figure stays among what is mentioned. What a report calls
+uncertain is left out.
 """
 
 from __future__ import annotations
@@ -39,7 +40,6 @@ def compare(
     before: Predictions,
     after: Predictions,
     silent: np.ndarray,
-    *,
     min_patients: int,
     min_positives: int,
 ) -> Part:
@@ -48,8 +48,10 @@ def compare(
     counts = np.concatenate([np.ones((1, len(films))), resamples(groups)])
     truth = truth_of(films)
     known = filled(truth, silent)
-    positives, negatives = (truth == 1).sum(axis=0), (truth == 0).sum(axis=0)
+    positives, negatives = (known == 1).sum(axis=0), (known == 0).sum(axis=0)
+    denied = (truth == 0).sum(axis=0)
     enough = np.minimum(positives, negatives) >= min_positives
+    mentioned = np.minimum(positives, denied) >= min_positives
     spoken = enough[: len(NIH_FINDINGS)]
 
     def both(statistic: Callable[[Predictions], Floats]) -> Figure:
@@ -63,9 +65,10 @@ def compare(
         patients=len(set(groups)),
         films=len(films),
         enough=len(set(groups)) >= min_patients,
-        macro_auroc=both(lambda said: macro(said.probabilities, truth, enough)),
+        macro_auroc=both(lambda said: macro(said.probabilities, known, enough)),
+        mentioned_auroc=both(lambda said: macro(said.probabilities, truth, mentioned)),
         language_auroc=both(
-            lambda said: macro(said.margins, truth[:, : len(NIH_FINDINGS)], spoken)
+            lambda said: macro(said.margins, known[:, : len(NIH_FINDINGS)], spoken)
         ),
         ece=both(lambda said: calibration_of(known, said.probabilities, counts)[:, 0]),
         brier=both(lambda said: calibration_of(known, said.probabilities, counts)[:, 1]),
@@ -75,15 +78,16 @@ def compare(
             finding: FindingFigures(
                 positives=int(positives[f]),
                 negatives=int(negatives[f]),
+                denied=int(denied[f]),
                 enough=bool(enough[f]),
                 auroc=both(
                     lambda said, f=f: auroc_of(  # type: ignore[misc]
-                        truth[:, f], said.probabilities[:, f], counts
+                        known[:, f], said.probabilities[:, f], counts
                     )
                 ),
             )
             for f, finding in enumerate(FINDINGS)
-            if positives[f] + negatives[f]
+            if positives[f]
         },
     )
 
@@ -93,9 +97,9 @@ def subgroups(
     before: Predictions,
     after: Predictions,
     silent: np.ndarray,
-    *,
     min_patients: int,
     min_positives: int,
+    *,
     prefix: str = "",
 ) -> Iterator[Part]:
     """The same for each sex, age group and view that has films."""
@@ -107,8 +111,8 @@ def subgroups(
                 _rows(before, own),
                 _rows(after, own),
                 silent[own],
-                min_patients=min_patients,
-                min_positives=min_positives,
+                min_patients,
+                min_positives,
             )
             yield part.model_copy(update={"findings": {}})
 

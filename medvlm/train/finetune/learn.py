@@ -1,7 +1,8 @@
 """What a site teaches: two lessons, and how far along the way to go.
 
 First the findings' classifiers of the encoders, over cached features; then connector, probe and
-LoRA. An epoch is the site's training films and, beside them, rehearsal: films of the retention set
+LoRA. A finding that a report does not mention is unknown, but at times taught as absent: patients
+whom the base never saw (children, say) are else left to whatever it says of them. An epoch is the site's training films and, beside them, rehearsal: films of the retention set
 that a network would otherwise forget (Robins, "Catastrophic forgetting, rehearsal and
 pseudorehearsal", Connection Science 1995). Each lesson ends at the epoch that is best on tuning
 patients, and then at the best point between the weights before and after it (WiSE-FT; Wortsman et
@@ -32,14 +33,14 @@ from medvlm.model.encoder import Features
 from medvlm.model.heads import ATTRIBUTES, DENSE_MAPS
 from medvlm.model.vision import Look, SecondReader
 from medvlm.model.vlm import VisionLanguageModel
-from medvlm.train.align import Pupil, Stage
-from medvlm.train.engine import Chunk, Lesson, fill, teach
+from medvlm.train.align import Asked, Pupil, Stage
+from medvlm.train.engine import fill, teach
 from medvlm.train.features import FeatureStore, feature_store
 from medvlm.train.finetune.material import Material
 from medvlm.train.finetune.recalibrate import loss_after_correction
-from medvlm.train.finetune.targets import SiteAsker
+from medvlm.train.finetune.targets import SiteAsker, absent_at_times
+from medvlm.train.lesson import Chunk, Lesson, named_tensors
 from medvlm.train.losses import masked_bce, total
-from medvlm.train.objectives import named_tensors
 from medvlm.train.parallel import Processes
 from medvlm.train.schedule import cosine
 
@@ -47,6 +48,7 @@ HELD_OUT = "held_out_loss"
 PATIENCE, WARM_UP_STEPS, FLOOR = 4, 10, 0.05
 CLASSIFIER_STRIDES = (16, 32)
 READ_AT_ONCE = 32
+ASKED_AT_MOST = 40  # films of each kind that the language model is judged by while it learns
 
 
 @dataclass(frozen=True)
@@ -175,18 +177,29 @@ class Desk(NamedTuple):
                 second = features(reader, CLASSIFIER_STRIDES, config.views)
         return cls(model, material, first, second, config, run, processes.device, key)
 
-    def epoch(self, epoch: int) -> np.ndarray:
-        """The site's training films and the rehearsal, shuffled."""
+    def epoch(self, epoch: int, films: int | None) -> np.ndarray:
+        """The site's training films and the rehearsal, or `films` of them, shuffled."""
         rows = np.concatenate([self.material.training, self.material.rehearsal])
-        return np.random.default_rng([self.config.seed, epoch, 1]).permutation(rows)
+        return np.random.default_rng([self.config.seed, epoch, 1]).permutation(rows)[:films]
 
-    def batch_size(self) -> int:
-        """As configured, or all films where there are fewer."""
-        return min(self.config.batch_size, len(self.epoch(0)))
+    def batch_size(self, films: int | None) -> int:
+        """As configured, or all films of an epoch where there are fewer."""
+        return min(self.config.batch_size, len(self.epoch(0, films)))
 
-    def weighed(self, loss: Callable[[np.ndarray], float]) -> float:
-        """A loss on the site's tuning films and on the retention sets', by their shares."""
-        own, recall = self.material.tuning, self.material.recall
+    def findings(self, chunk: Chunk) -> Tensor:
+        """The labels [B, F] of a pass, some of what reports do not mention as absent."""
+        labels = self.material.store.findings[chunk.rows].numpy()
+        silent = self.material.silent[chunk.rows]
+        shown = absent_at_times(labels, silent, self.config.silence, chunk.shared())
+        return torch.from_numpy(shown)
+
+    def weighed(self, loss: Callable[[np.ndarray], float], most: int | None = None) -> float:
+        """A loss on `most` of the site's tuning films and of the retention sets', by shares."""
+        random = np.random.default_rng(self.config.seed)
+        own, recall = (
+            np.sort(random.permutation(rows)[:most])
+            for rows in (self.material.tuning, self.material.recall)
+        )
         parts = [(1.0 - (self.config.rehearsal if len(recall) else 0.0), own)]
         if len(recall):
             parts.append((self.config.rehearsal, recall))
@@ -215,8 +228,8 @@ class Heads(_Held):
 
     def __init__(self, desk: Desk, phase: FinetunePhase) -> None:
         self.desk, self.phase, self.epochs = desk, phase, phase.epochs
-        self.batch_size = desk.batch_size()
-        self.total = self.epochs * (len(desk.epoch(0)) // self.batch_size)
+        self.batch_size = desk.batch_size(phase.films)
+        self.total = self.epochs * (len(self.rows(0)) // self.batch_size)
         self.readers = nn.ModuleList([desk.model.vision.classifier])
         if desk.model.second is not None:
             self.readers.append(desk.model.second.classifier)
@@ -232,7 +245,7 @@ class Heads(_Held):
         return cosine(step, self.total, WARM_UP_STEPS, FLOOR)
 
     def rows(self, epoch: int) -> np.ndarray:
-        return self.desk.epoch(epoch)
+        return self.desk.epoch(epoch, self.phase.films)
 
     def train(self, on: bool) -> None:
         self.desk.model.eval()
@@ -244,7 +257,7 @@ class Heads(_Held):
 
     def prepare(self, chunk: Chunk, epoch: int) -> tuple[list[Features], Tensor]:
         views = np.array([random.integers(self.desk.config.views) for random in chunk.randoms()])
-        return self._features(chunk.rows, views), self.desk.material.store.findings[chunk.rows]
+        return self._features(chunk.rows, views), self.desk.findings(chunk)
 
     def loss(self, batch: tuple[list[Features], Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         features, labels = batch
@@ -294,17 +307,25 @@ class Text(Stage, _Held):
             key=desk.key,
         )
         super().__init__(pupil, "stage2", desk.run.stage2, first_epoch)
-        self.desk, self.name, self.batch_size = desk, "text", desk.batch_size()
-        self.total = self.epochs * (len(desk.epoch(0)) // self.batch_size)
+        self.desk, self.phase, self.name = desk, phase, "text"
+        self.batch_size = desk.batch_size(phase.films)
+        self.total = self.epochs * (len(self.rows(0)) // self.batch_size)
 
     def rows(self, epoch: int) -> np.ndarray:
-        return self.desk.epoch(self.first_epoch + epoch)
+        return self.desk.epoch(self.first_epoch + epoch, self.phase.films)
+
+    def prepare(self, chunk: Chunk, epoch: int) -> Asked:
+        asked = super().prepare(chunk, epoch)
+        findings = self.desk.findings(chunk)
+        labels = torch.cat([findings, asked.labels[:, findings.shape[1] :]], dim=1)
+        films = asked.films and asked.films._replace(findings=findings)
+        return asked._replace(labels=labels, films=films)
 
     def figures(self, epoch: int, always: bool) -> dict[str, float]:
         return _Held.figures(self, epoch, always)
 
     def held_out(self) -> float:
-        return self.desk.weighed(self._held_out)
+        return self.desk.weighed(self._held_out, ASKED_AT_MOST)
 
     @torch.no_grad()
     def _held_out(self, rows: np.ndarray) -> float:

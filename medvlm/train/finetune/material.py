@@ -24,7 +24,7 @@ from medvlm.train.films import FilmStore
 from medvlm.train.finetune.compare import filled, truth_of
 
 FEWEST_ANSWERS = 3
-MOST_RECALL = 100
+MOST_RECALL = 64
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def gather(
     wanted = round(len(own.training) * config.rehearsal / (1 - config.rehearsal))
     each = -(-wanted // max(1, len(retention)))
     rehearsal = [film for data in retention for film in _some(_training(data, False), each)]
-    recall = [film for data in retention for film in _some(_training(data, True), MOST_RECALL)]
+    recall = [film for data in retention for film in recalled(data)]
     lists = (own.training, own.tuning, rehearsal, recall)
     films = tuple(film for films in lists for film in films)
     ends = np.cumsum([len(part) for part in lists])
@@ -138,6 +138,11 @@ def retention_sets(folder: Path) -> list[DataSet]:
             remedy="Give a folder laid out as described in docs/data.md.",
         )
     return sets
+
+
+def recalled(data: DataSet) -> list[Film]:
+    """Films of a retention set that tell how much is being forgotten: trained on, scored, never."""
+    return _some(_training(data, True), MOST_RECALL)
 
 
 def scored(data: DataSet, most: int) -> list[Film]:

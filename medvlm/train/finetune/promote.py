@@ -109,7 +109,7 @@ def read_evaluation(folder: Path) -> tuple[Evaluation, str]:
 
 def judge(evaluation: Evaluation, gates: PromotionGates) -> Judgement:
     """Holds the figures against the gates."""
-    warnings = []
+    warnings = list(evaluation.warnings)
     if not evaluation.retention:
         warnings.append("retention was not measured: what the model forgot is not known")
     for part in (*evaluation.subgroups, *evaluation.retention_subgroups):
@@ -134,6 +134,8 @@ def _results(evaluation: Evaluation, gates: PromotionGates) -> Iterator[GateResu
             yield from _part("max_subgroup_drop", gates.max_subgroup_drop, part)
     for part in evaluation.retention:
         yield from _part("max_retention_drop", gates.max_retention_drop, part)
+        gate = f"max_retention_loss ({part.name})"
+        yield from _at_most(gate, gates.max_retention_loss, part.log_loss.change)
     if gates.retention_required:
         measured = len(evaluation.retention)
         yield from _at_least("retention_required", 1, measured)
@@ -152,18 +154,16 @@ def _drop(gate: str, limit: float | None, name: str, figure: Figure) -> Iterator
 
 
 def _at_least(gate: str, limit: float | None, value: float | None) -> Iterator[GateResult]:
-    return _held(gate, limit, value, value is not None and limit is not None and value >= limit)
+    if limit is not None:
+        yield _result(gate, limit, value, value is not None and value >= limit, "at least")
 
 
 def _at_most(gate: str, limit: float | None, value: float | None) -> Iterator[GateResult]:
-    return _held(gate, limit, value, value is not None and limit is not None and value <= limit)
+    if limit is not None:
+        yield _result(gate, limit, value, value is not None and value <= limit, "at most")
 
 
-def _held(
-    gate: str, limit: float | None, value: float | None, passed: bool
-) -> Iterator[GateResult]:
-    if limit is None:
-        return
-    said = "too few patients to tell" if value is None else f"{value:.3f}"
-    note = f"{said}, the limit is {limit:.3f}"
-    yield GateResult(gate=gate, limit=limit, value=value, passed=passed, note=note)
+def _result(gate: str, limit: float, value: float | None, passed: bool, words: str) -> GateResult:
+    said = "too few patients to tell" if value is None else f"{value:.3g}"
+    note = f"{said}, must be {words} {limit:g}"
+    return GateResult(gate=gate, limit=limit, value=value, passed=passed, note=note)

@@ -2,7 +2,8 @@
 
 What is fitted is a correction of the base's calibrated probabilities, one slope and an intercept
 per finding (Platt, 1999), held to "no correction" as strongly as a few patients would hold it:
-where a site has little to say, the base's figures stay.
+where a site has little to say, the base's figures stay. Where there are retention sets, patients
+of theirs take part, or a site's mix of patients would spoil the probabilities of others.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from medvlm.model.checkpoint import Calibration, CheckpointConfig, OperatingPoin
 
 # Precisions of Gaussian priors: intercepts (sd 0.7), the logarithm of the slope (sd 0.35).
 INTERCEPT, SLOPE = 2.0, 8.0
+# A slope beyond a factor of two would hide that the weights are wrong for these patients.
+SLOPES = (-np.log(2), np.log(2))
 LEAST = 1e-6
 
 
@@ -25,7 +28,7 @@ def recalibrate(
     """`config` with the site's calibration.
 
     Args:
-        truth: labels [N, F] of the tuning patients; NaN is left out.
+        truth: labels [N, F] of patients who trained nothing and are not scored; NaN is left out.
         probabilities: what the tuned weights say with the calibration that `config` has.
     """
     slope, intercepts = correction(truth, logits_of(probabilities))
@@ -85,4 +88,6 @@ def _fit(truth: np.ndarray, logits: np.ndarray):  # type: ignore[no-untyped-def]
         penalty = (prior * parameters**2).sum() / 2
         return each.sum() + penalty, gradient + prior * parameters
 
-    return minimize(loss, np.zeros(1 + truth.shape[1]), jac=True, method="L-BFGS-B")
+    free = [(None, None)] * truth.shape[1]
+    start = np.zeros(1 + truth.shape[1])
+    return minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[SLOPES, *free])

@@ -30,10 +30,11 @@ class Figure(_Strict):
 
 
 class FindingFigures(_Strict):
-    """One finding's AUROC; `enough`: it enters the mean."""
+    """One finding's AUROC; `denied`: negatives that a report names; `enough`: it enters the mean."""
 
     positives: int
     negatives: int
+    denied: int
     enough: bool
     auroc: Figure
 
@@ -42,9 +43,10 @@ class Part(_Strict):
     """Both checkpoints on one group of films.
 
     `enough`: there are enough patients to tell. `macro_auroc`: over the findings with enough
-    positives and negatives; `language_auroc`: the same of the language model's own yes and no.
-    `ece`, `brier`, `log_loss`: over all known (film, finding) pairs. `stated_f1`: of the findings
-    that a draft would state as present.
+    positives and negatives; `mentioned_auroc`: the same among films whose report mentions the
+    finding; `language_auroc`: of the language model's own yes and no. `ece`, `brier`, `log_loss`:
+    over all known (film, finding) pairs. `stated_f1`: of the findings that a draft would state as
+    present. But for `mentioned_auroc`, what a report does not mention counts as absent.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Part(_Strict):
     films: int
     enough: bool
     macro_auroc: Figure
+    mentioned_auroc: Figure
     language_auroc: Figure
     ece: Figure
     brier: Figure
@@ -87,7 +90,10 @@ class SiteData(_Strict):
 
 
 class Evaluation(_Strict):
-    """The whole record; an empty `retention` means that forgetting was not measured."""
+    """The whole record; an empty `retention` means that forgetting was not measured.
+
+    `warnings`: what the figures do not show, for whoever promotes.
+    """
 
     schema_version: Literal["1.0"] = "1.0"
     base: Identity
@@ -100,4 +106,5 @@ class Evaluation(_Strict):
     subgroups: tuple[Part, ...]
     retention: tuple[Part, ...]
     retention_subgroups: tuple[Part, ...] = ()
+    warnings: tuple[str, ...] = ()
     seconds: float

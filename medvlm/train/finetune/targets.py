@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -29,19 +29,39 @@ _WORD = re.compile(r"[^\W_]+")
 
 @dataclass(frozen=True)
 class SiteAsker:
-    """Draws turns; `own` are the site's sentences by image name, as requests with their answers."""
+    """Draws turns; `own` are the site's sentences by image name, as requests with their answers.
+
+    `silent`: by image name, what its report does not mention, bool [F]; `silence`: how often that
+    is asked as absent.
+    """
 
     base: Asker
     own: Mapping[str, Sequence[Turn]]
+    silent: Mapping[str, np.ndarray] = field(default_factory=dict)
+    silence: float = 0.0
 
     def turns(
         self, film: Film, lungs: Mapping[str, Box], plain: bool, random: np.random.Generator
     ) -> list[Turn]:
         """One epoch's turns for one film, as `Asker.turns`."""
+        if (silent := self.silent.get(film.image.name)) is not None:
+            shown = absent_at_times(film.findings, silent, self.silence, random)
+            film = replace(film, findings=shown)
         turns = self.base.turns(film, lungs, plain, random)
         own = self.own.get(film.image.name, ())
         chosen = random.permutation(len(own))[:SENTENCES]
         return turns + [own[i] for i in chosen]
+
+
+def absent_at_times(
+    labels: np.ndarray, silent: np.ndarray, share: float, random: np.random.Generator
+) -> np.ndarray:
+    """Labels of any shape with a random `share` of those that are `silent` set to 0.
+
+    Silence mostly means absence, but not as surely as a denial: it counts for less.
+    """
+    shown = silent & np.isnan(labels) & (random.random(labels.shape) < share)
+    return np.where(shown, np.float32(0), labels)
 
 
 def taught_sentences(
