@@ -14,10 +14,10 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["MEDVLM_HOME"] = tempfile.mkdtemp(prefix="medvlm-test-home-")
 atexit.register(shutil.rmtree, os.environ["MEDVLM_HOME"], ignore_errors=True)
 
-import pytest
+import pytest  # noqa: E402
 
-from medvlm.dicom.limits import limits
-from medvlm.dicom.workers import end_resting
+from medvlm.dicom.limits import limits  # noqa: E402
+from medvlm.dicom.workers import end_resting  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 

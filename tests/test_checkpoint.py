@@ -72,9 +72,7 @@ def test_what_is_loaded_is_saved_again_byte_for_byte(tiny: Path, tmp_path: Path)
 @pytest.mark.parametrize("family", ["qwen3", "gemma2", "phi3", "gpt2"])
 def test_peft_opens_the_adapter(family: str, tmp_path: Path) -> None:
     llm = tiny_family(tmp_path / "llm", family)
-    base = TINY.model_copy(
-        update={"language": TINY.language.model_copy(update={"base": str(llm)})}
-    )
+    base = TINY.model_copy(update={"language": TINY.language.model_copy(update={"base": str(llm)})})
     model = _adapted(VisionLanguageModel(base, llm))
     config = CheckpointConfig(name="tiny", version="0", model=base)
     save_checkpoint(model, config, tmp_path / "checkpoint")
@@ -156,7 +154,7 @@ def test_another_language_model_than_it_was_trained_on_is_refused(
     weights = load_file(other / WEIGHTS)
     weights["model.norm.weight"] = weights["model.norm.weight"] * 1.01
     save_file(weights, other / WEIGHTS, {"format": "pt"})
-    with pytest.raises(CheckpointError, match="another language model.*--llm-path"):
+    with pytest.raises(CheckpointError, match=r"another language model.*--llm-path"):
         load_checkpoint(str(tiny), other)
     assert load_checkpoint(str(tiny), tiny_language).config.name == "tiny"
 

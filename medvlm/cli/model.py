@@ -83,9 +83,7 @@ def promote(
     folder: Annotated[Path, typer.Argument(help="OUT/checkpoint of `medvlm finetune`.")],
     gates: Annotated[
         Path | None,
-        typer.Option(
-            "--gates", help="YAML of limits; else MEDVLM_HOME/gates.yaml, else strict."
-        ),
+        typer.Option("--gates", help="YAML of limits; else MEDVLM_HOME/gates.yaml, else strict."),
     ] = None,
     llm_path: LlmPath = None,
     as_json: AsJson = False,

@@ -30,9 +30,9 @@ class FinetuneConfig(Config):
     `blends`: how far to go from the base's weights to the tuned ones; which of them is kept is
     chosen on tuning patients. `tuning`: share of the training patients kept aside for that choice
     and for calibration. `silence`: how often a finding that a report does not mention is taught as
-    absent, else it is unknown. `patients_per_word`: a sentence of the site is only taught if each of its
-    words is used in the reports of as many patients. `min_patients`, `min_positives`: fewer are
-    too few to tell.
+    absent, else it is unknown. `patients_per_word`: a sentence of the site is only taught if each
+    of its words is used in the reports of as many patients. `min_patients`, `min_positives`: fewer
+    are too few to tell.
     """
 
     heads: FinetunePhase = FinetunePhase(epochs=40, learning_rate=1e-4)

@@ -136,13 +136,16 @@ class StageConfig(Config):
 class TrainConfig(RunConfig):
     """Alignment: connector warm-up on its probe, then connector alone, then connector + LoRA.
 
-    `vision`, `second`: folders of `medvlm pretrain` with the weights of the model's encoders.
+    `vision`: folder of `medvlm pretrain` with the encoder's weights, or a checkpoint, by name or
+    folder, whose encoder it is; `second`: such a folder for the second reader. `start`: instead of
+    them and of `model`, a checkpoint that is trained on, its connector and LoRA included.
     `views`: each film as it is, and changed at random `views` - 1 times. `most_turns`: questions on
     a film in one step, drawn among those that it can be asked; 0 for all.
     """
 
-    vision: Path
+    vision: Path | None = None
     second: Path | None = None
+    start: str | None = None
     model: ModelConfig = ModelConfig()
     warm_up: StageConfig
     stage1: StageConfig
@@ -150,6 +153,15 @@ class TrainConfig(RunConfig):
     views: int = Field(2, ge=1)
     watch_films: int = Field(64, ge=0)
     most_turns: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_beginning(self) -> Self:
+        if (self.vision is None) == (self.start is None):
+            raise ValueError("vision, start: one of them is needed, and not both")
+        for name in ("second", "model"):
+            if self.start is not None and name in self.model_fields_set:
+                raise ValueError(f"{name}: with start it is the checkpoint's own")
+        return self
 
     @model_validator(mode="after")
     def _the_encoder_learns_last(self) -> Self:

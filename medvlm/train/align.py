@@ -15,25 +15,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from medvlm.config import EncoderConfig, StageConfig, TrainConfig
+from medvlm.config import StageConfig, TrainConfig
 from medvlm.data.sets import Question
-from medvlm.errors import CheckpointError, ConfigError
+from medvlm.errors import ConfigError
 from medvlm.model.checkpoint import CheckpointConfig, save_checkpoint
-from medvlm.model.digests import sha256_of
 from medvlm.model.encoder import Features
 from medvlm.model.language import Turn
-from medvlm.model.llm_source import language_model_dir, weights_digest
 from medvlm.model.vlm import Sight, VisionLanguageModel
+from medvlm.train.begin import begin
 from medvlm.train.engine import teach
 from medvlm.train.features import FeatureStore, feature_store
 from medvlm.train.films import FilmBatch, FilmStore, Side, epoch_rows, load_sets
 from medvlm.train.lesson import Chunk, Lesson, autocast, named_tensors
 from medvlm.train.losses import masked_bce, total, vision_loss
 from medvlm.train.parallel import Processes
-from medvlm.train.pretrain import CONFIG, WEIGHTS, require_images
 from medvlm.train.progress import run_key
 from medvlm.train.schedule import cosine
 from medvlm.train.targets import Asker
@@ -86,11 +83,7 @@ class Pupil(NamedTuple):
             store = FilmStore.build(sets, config.data.cache, config.data.tuning, config.data.share)
         questions = [question for data in sets for question in data.questions]
         with processes.one_by_one():
-            folder = language_model_dir(config.model.language, llm_path)
-        model = VisionLanguageModel(config.model, folder)
-        require_images(model.vision.encoder)
-        key = _load_vision(model, config.vision)
-        _load_second(model, config.second)
+            config, model, key = begin(config, llm_path)
         model.to(processes.device)
         model.vision.eval().requires_grad_(False)
         with processes.one_by_one():
@@ -105,7 +98,6 @@ class Pupil(NamedTuple):
                 key,
             )
         asker = Asker.build(questions, config.model.encoder.size, config.most_turns)
-        key += weights_digest(folder)
         return cls(config, model, store, questions, features, asker, processes.device, key)
 
 
@@ -259,37 +251,3 @@ def _films_needed(config: TrainConfig, store: FilmStore) -> np.ndarray:
         parts.append(store.rows("nih_cxr", side)[: config.watch_films])
         parts.append(store.rows("vqa_rad", side))
     return np.unique(np.concatenate(parts))
-
-
-def _load_vision(model: VisionLanguageModel, folder: Path) -> str:
-    """Loads the pretrained encoder strictly and returns its sha256."""
-    path = _pretrained(folder, model.config.encoder, "model.encoder")
-    model.vision.load_state_dict(load_file(path), strict=True)
-    return sha256_of(path)
-
-
-def _load_second(model: VisionLanguageModel, folder: Path | None) -> None:
-    """Loads the second reader's encoder and classifier, if the model has one."""
-    if model.second is None or model.config.second is None:
-        return
-    if folder is None:
-        raise ConfigError("model.second has no weights", remedy="name their folder as `second`")
-    weights = load_file(_pretrained(folder, model.config.second, "model.second"))
-    wanted = model.second.state_dict()
-    model.second.load_state_dict({name: weights[name] for name in wanted}, strict=True)
-
-
-def _pretrained(folder: Path, config: EncoderConfig, key: str) -> Path:
-    """The weights that `medvlm pretrain` left in the folder, if they are of this encoder."""
-    path = folder / WEIGHTS
-    if not path.is_file():
-        raise CheckpointError(
-            "pretrained encoder is missing", file=str(path), remedy="run `medvlm pretrain` first"
-        )
-    if EncoderConfig.from_yaml(folder / CONFIG) != config:
-        raise CheckpointError(
-            "the encoder was pretrained with other settings",
-            file=str(folder / CONFIG),
-            remedy=f"copy them into {key} of the configuration",
-        )
-    return path

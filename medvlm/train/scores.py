@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from medvlm.data.cache import film_transform
 from medvlm.data.sets import Film, Question
-from medvlm.draft.locate import DENSE_OPACITY, lung_boxes
+from medvlm.draft.locate import DENSE_OPACITY, LungSide, lung_boxes
 from medvlm.draft.wording import checklist_question
 from medvlm.evaluate.boxes import iou
 from medvlm.evaluate.controls import other_patient
@@ -136,7 +136,9 @@ def _closed(model: VisionLanguageModel, store: FilmStore, questions: Sequence[Qu
         image: model.glimpse(store.plain(np.array([row_of[image]]), size))
         for image in track(sorted(other), "looking")
     }
-    right, swapped, groups = [], [], []
+    right: list[float] = []
+    swapped: list[float] = []
+    groups: list[str] = []
     for image in track(sorted(other), "asking"):
         own = [q for q in asked if q.image == image]
         turns, yes = [Turn(q.question) for q in own], [q.answer.lower() == "yes" for q in own]
@@ -152,7 +154,10 @@ def _closed(model: VisionLanguageModel, store: FilmStore, questions: Sequence[Qu
 
 
 def _regions(
-    film: Film, lungs: Mapping[str, Box], size: int, random: np.random.Generator
+    film: Film,
+    lungs: Mapping[LungSide, Box],
+    size: int,
+    random: np.random.Generator,
 ) -> list[tuple[Turn, bool]]:
     """A question on each true opacity, and as many on places in the lungs without."""
     if not film.reviewed or len(lungs) < 2:

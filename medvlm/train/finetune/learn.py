@@ -2,11 +2,12 @@
 
 First the findings' classifiers of the encoders, over cached features; then connector, probe and
 LoRA. A finding that a report does not mention is unknown, but at times taught as absent: patients
-whom the base never saw (children, say) are else left to whatever it says of them. An epoch is the site's training films and, beside them, rehearsal: films of the retention set
-that a network would otherwise forget (Robins, "Catastrophic forgetting, rehearsal and
-pseudorehearsal", Connection Science 1995). Each lesson ends at the epoch that is best on tuning
-patients, and then at the best point between the weights before and after it (WiSE-FT; Wortsman et
-al., CVPR 2022), which may be the weights before.
+whom the base never saw (children, say) are else left to whatever it says of them. An epoch is the
+site's training films and, beside them, rehearsal: films of the retention set that a network would
+otherwise forget (Robins, "Catastrophic forgetting, rehearsal and pseudorehearsal", Connection
+Science 1995). Each lesson ends at the epoch that is best on tuning patients, and then at the best
+point between the weights before and after it (WiSE-FT; Wortsman et al., CVPR 2022), which may be
+the weights before.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class Figure(_Strict):
 
 
 class FindingFigures(_Strict):
-    """One finding's AUROC; `denied`: negatives that a report names; `enough`: it enters the mean."""
+    """One finding's AUROC; `denied`: negatives that a report names; `enough`: it is in the mean."""
 
     positives: int
     negatives: int
