@@ -25,6 +25,7 @@ def _content(root: Path) -> dict:
         "name": "encoders",
         "title": "Tiny encoders",
         "out": str(root / "runs"),
+        "work": str(root / "work"),
         "factors": ["pretrain.encoder"],
         "reference": "one",
         "seeds": [0, 1],

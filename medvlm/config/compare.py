@@ -36,12 +36,14 @@ class CompareConfig(Config):
     contents of a PretrainConfig, without `out` and `seed`; None where a given encoder is used.
     `train`: those of a TrainConfig; None where no language model is compared; `vision` is the
     variant's own encoder where `pretrain` is given. `films`: at most so many validation films are
-    asked about. `x_label`: what the variants' `x` is.
+    asked about. `x_label`: what the variants' `x` is. `out`: where finished runs leave their scores,
+    which are small and may be kept; `work`: where models lie while they are trained.
     """
 
     name: str = Field(pattern=NAME)
     title: str
     out: Path
+    work: Path = Path("runs/compare")
     factors: tuple[str, ...] = Field(min_length=1)
     reference: str
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
@@ -76,12 +78,16 @@ class CompareConfig(Config):
         """Where one run leaves its results."""
         return self.out / variant.name / f"seed-{seed}"
 
+    def workshop(self, variant: Variant, seed: int) -> Path:
+        """Where one run is trained."""
+        return self.work / self.out.name / variant.name / f"seed-{seed}"
+
     def pretraining(self, variant: Variant, seed: int) -> PretrainConfig | None:
         """The encoder pretraining of one run. Raises ValueError for what is no configuration."""
         if self.pretrain is None:
             return None
         own = merged(self.pretrain, variant.pretrain)
-        out = self.folder(variant, seed) / "pretrain"
+        out = self.workshop(variant, seed) / "pretrain"
         return PretrainConfig.model_validate(own | {"out": out, "seed": seed})
 
     def training(self, variant: Variant, seed: int) -> TrainConfig | None:
@@ -92,7 +98,7 @@ class CompareConfig(Config):
         if (encoder := self.pretraining(variant, seed)) is not None:
             model = merged(own.get("model", {}), {"encoder": encoder.encoder.model_dump()})
             own = own | {"vision": encoder.out, "model": model}
-        out = self.folder(variant, seed) / "train"
+        out = self.workshop(variant, seed) / "train"
         return TrainConfig.model_validate(own | {"out": out, "seed": seed})
 
 

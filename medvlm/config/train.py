@@ -41,8 +41,9 @@ class RunConfig(Config):
 
     `batch_size`: films of one step, over all processes. `accumulate`: the passes that a process
     takes over its share of a step, to save memory. `clip`: the gradient's largest norm.
-    `save_every`: steps between saved states, 0 for the ends of epochs alone. `stop`: None trains to
-    the end.
+    `precision`: auto is bfloat16 where the processor computes in it; where it does not, bfloat16
+    is many times slower than float32. `save_every`: steps between saved states, 0 for the ends of
+    epochs alone. `stop`: None trains to the end.
     """
 
     out: Path
@@ -51,7 +52,7 @@ class RunConfig(Config):
     accumulate: int = Field(1, ge=1)
     weight_decay: float = Field(0.01, ge=0)
     clip: float = Field(1.0, gt=0)
-    precision: Literal["bf16", "float32"] = "bf16"
+    precision: Literal["auto", "bf16", "float32"] = "auto"
     save_every: int = Field(100, ge=0)
     log: Literal["files", "tensorboard"] = "files"
     stop: StopConfig | None = None

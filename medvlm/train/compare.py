@@ -81,9 +81,8 @@ def _run(config: CompareConfig, variant: Variant, seed: int, llm_path: Path | No
     cost_file = {"key": _key(config, variant, seed), **cost}
     # Last, since it says that the run is complete.
     (folder / COST).write_text(json.dumps(cost_file, indent=2) + "\n", encoding="utf-8")
-    for stage in ("pretrain", "train"):
-        # What was learned is not kept: a comparison of twenty runs would fill the disk.
-        shutil.rmtree(folder / stage, ignore_errors=True)
+    # What was learned is not kept: a comparison of twenty runs would fill the disk.
+    shutil.rmtree(config.workshop(variant, seed), ignore_errors=True)
     return _read(config, variant, seed)
 
 

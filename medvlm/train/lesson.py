@@ -110,4 +110,11 @@ def named_tensors(**modules: nn.Module) -> dict[str, Tensor]:
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """bfloat16 where it is safe, or nothing."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+    half = precision == "bf16" or (precision == "auto" and _computes_bf16(device))
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=half)
+
+
+def _computes_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
