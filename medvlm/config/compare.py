@@ -36,8 +36,8 @@ class CompareConfig(Config):
     contents of a PretrainConfig, without `out` and `seed`; None where a given encoder is used.
     `train`: those of a TrainConfig; None where no language model is compared; `vision` is the
     variant's own encoder where `pretrain` is given. `films`: at most so many validation films are
-    asked about. `x_label`: what the variants' `x` is. `out`: where finished runs leave their scores,
-    which are small and may be kept; `work`: where models lie while they are trained.
+    asked about. `x_label`: what the variants' `x` is. `out`: where finished runs leave their
+    scores, which are small and may be kept; `work`: where models lie while they are trained.
     """
 
     name: str = Field(pattern=NAME)

@@ -151,9 +151,7 @@ def _changes(
         **mean_with_interval("mean_change", change, counts),
         **mean_with_interval("share_falling", np.where(known, change < 0, np.nan), counts),
     }
-    own = [
-        patient for patient, row in zip(patients, known.any(axis=1).tolist(), strict=True) if row
-    ]
+    own = [patients[row] for row in np.flatnonzero(known.any(axis=1)).tolist()]
     return unless_few(scores, own) | {"n": int(known.sum())}
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from medvlm.data.cache import film_transform
 from medvlm.data.sets import Film, Question
-from medvlm.draft.locate import place_of
+from medvlm.draft.locate import LungSide, place_of
 from medvlm.draft.parse import Location, Polarity
 from medvlm.draft.sentences import sentence
 from medvlm.draft.wording import (
@@ -63,7 +63,7 @@ class Asker:
     def turns(
         self,
         film: Film,
-        lungs: Mapping[str, Box],
+        lungs: Mapping[LungSide, Box],
         plain: bool,
         random: np.random.Generator,
     ) -> list[Turn]:
@@ -76,7 +76,7 @@ class Asker:
     def _all(
         self,
         film: Film,
-        lungs: Mapping[str, Box],
+        lungs: Mapping[LungSide, Box],
         plain: bool,
         random: np.random.Generator,
     ) -> list[Turn]:
@@ -150,7 +150,7 @@ class Asker:
         )
 
     def _places(
-        self, film: Film, lungs: Mapping[str, Box], random: np.random.Generator
+        self, film: Film, lungs: Mapping[LungSide, Box], random: np.random.Generator
     ) -> list[Turn]:
         turns: list[Turn] = []
         transform = film_transform(film, self.size)
@@ -160,17 +160,18 @@ class Asker:
             if name in PHRASES
         ]
         if len(lungs) == 2:
-            side = ("right", "left")[random.integers(2)]
+            sides: tuple[LungSide, LungSide] = ("right", "left")
+            side = sides[random.integers(2)]
             lung = lungs[side]
             third = int(random.integers(3))
             box = Box(lung.x, lung.y + third * lung.height / 3, lung.width, lung.height / 3)
-            words = place_words(Location(side, ("upper", "mid", "lower")[third]))  # type: ignore[arg-type]
+            words = place_words(Location(side, ("upper", "mid", "lower")[third]))
             turns.append(Turn(REGION_PLACE_QUESTION, words, corners(box)))
         if boxes:
             finding, box = boxes[random.integers(len(boxes))]
             turns += _in_region(finding, True, box, random)
             own = [other for name, other in boxes if name == finding]
-            if words := place_words(place_of(own, lungs)):  # type: ignore[arg-type]
+            if words := place_words(place_of(own, lungs)):
                 turns.append(Turn(where_question(finding), words))
         # On abnormal films too: or the film's state alone would answer for the region.
         clear = film.normal or film.reviewed
@@ -194,7 +195,7 @@ def _in_region(
 
 
 def empty_box(
-    lungs: Mapping[str, Box], taken: Sequence[Box], random: np.random.Generator
+    lungs: Mapping[LungSide, Box], taken: Sequence[Box], random: np.random.Generator
 ) -> Box | None:
     """A box in a lung that meets none of `taken`, of the sizes that opacities have.
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from medvlm.data.sets import Film
+from medvlm.draft.locate import LungSide
 from medvlm.draft.parse import parse_sentence
 from medvlm.draft.wording import sentence_request
 from medvlm.draft.write import Statement, says
@@ -41,7 +42,7 @@ class SiteAsker:
     silence: float = 0.0
 
     def turns(
-        self, film: Film, lungs: Mapping[str, Box], plain: bool, random: np.random.Generator
+        self, film: Film, lungs: Mapping[LungSide, Box], plain: bool, random: np.random.Generator
     ) -> list[Turn]:
         """One epoch's turns for one film, as `Asker.turns`."""
         if (silent := self.silent.get(film.image.name)) is not None:
