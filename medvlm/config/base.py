@@ -7,6 +7,7 @@ from typing import Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from medvlm.errors import ConfigError
 
@@ -31,10 +32,7 @@ class Config(BaseModel):
         try:
             return cls.model_validate(content or {})
         except ValidationError as error:
-            wrong = "; ".join(
-                f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
-                for item in error.errors()
-            )
+            wrong = "; ".join(map(_told, error.errors()))
             raise ConfigError(
                 f"is not a valid {cls.__name__}: {wrong}",
                 file=str(path),
@@ -46,3 +44,10 @@ class Config(BaseModel):
         path.write_text(
             yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False), encoding="utf-8"
         )
+
+
+def _told(wrong: ErrorDetails) -> str:
+    """One thing that is wrong, by its place; own checks that span keys name them themselves."""
+    place = ".".join(map(str, wrong["loc"]))
+    said = wrong["msg"].removeprefix("Value error, ")
+    return f"{place}: {said}" if place else said

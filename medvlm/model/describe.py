@@ -24,7 +24,7 @@ from medvlm.errors import BaseModelMissing, CheckpointError
 from medvlm.findings import FINDINGS
 from medvlm.model.adapter import adapter_parameters, add_lora
 from medvlm.model.base_llm import BASE_LLM, converted_llm_dir
-from medvlm.model.checkpoint import CheckpointConfig
+from medvlm.model.checkpoint import CONFIG, CheckpointConfig, resolve_checkpoint
 from medvlm.model.connectors import build_connector
 from medvlm.model.connectors.interface import times
 from medvlm.model.encoder import STRIDES, Features
@@ -127,7 +127,10 @@ def read_config(path: Path) -> tuple[ModelConfig, int]:
     if "weights_sha256" in keys:
         return CheckpointConfig.from_yaml(path).model, 0
     training = TrainConfig.from_yaml(path)
-    return training.model, training.stage2.encoder_stages
+    model = training.model
+    if training.start is not None:
+        model = CheckpointConfig.from_yaml(resolve_checkpoint(training.start) / CONFIG).model
+    return model, training.stage2.encoder_stages
 
 
 def language_model_at_hand(config: LanguageConfig, llm_path: Path | None = None) -> Path | None:

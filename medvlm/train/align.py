@@ -139,6 +139,9 @@ class Stage(Lesson):
 
     def begin(self) -> None:
         self.model.vision.requires_grad_(False)
+        # A model that was loaded from a checkpoint comes frozen.
+        self.model.connector.requires_grad_(True)
+        self.model.probe.requires_grad_(True)
         for parameter in self.model.language.adapter_parameters().values():
             parameter.requires_grad_(self.adapts)
         if self.settings.encoder_stages:
