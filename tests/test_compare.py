@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from medvlm.cli import application
 from medvlm.config.compare import CompareConfig, merged
 from medvlm.errors import CheckpointError, ConfigError
 from medvlm.evaluate.comparison import compare, markdown
-from medvlm.train.compare import COST, finished, runs
+from medvlm.train.compare import COST, SCORES, finished, runs
+from medvlm.train.scores import _places
 from tests.sets import pack
 
 TINY_ENCODER = {"name": "test_efficientnet", "size": 64, "dense_width": 8}
@@ -125,6 +127,36 @@ def test_a_comparison_is_trained_scored_and_gone_on_with(tmp_path: Path) -> None
     other = _config(tmp_path, films=2)
     with pytest.raises(CheckpointError, match="another configuration"):
         list(runs(other))
+
+
+def test_what_is_kept_holds_no_data_and_belongs_to_its_films(tmp_path: Path) -> None:
+    pack(tmp_path)
+    config = _config(tmp_path, seeds=[0])
+    list(runs(config))
+    with np.load(config.folder(config.variants[0], 0) / SCORES) as kept:
+        assert not {"truth", "film_groups", "box_groups"} & set(kept.files)
+    labels = tmp_path / "nih_cxr" / "labels.csv"
+    lines = labels.read_text().splitlines()
+    held = [i for i, line in enumerate(lines) if "No Finding" in line]
+    for i in held:
+        lines[i] = lines[i].replace("No Finding", "Hernia")
+    labels.write_text("\n".join(lines) + "\n")
+    with pytest.raises(CheckpointError, match="other films or labels"):
+        finished(config)
+
+
+def test_places_asked_about_are_opacities_and_their_mirror_images() -> None:
+    def places(*boxes: tuple[float, float, float, float]) -> list:
+        film = SimpleNamespace(boxes=[("Lung_Opacity", box) for box in boxes], reviewed=True)
+        return _places(film)
+
+    left = (0.125, 0.25, 0.25, 0.5)
+    assert places(left) == [(left, True), ((0.625, 0.25, 0.25, 0.5), False)]
+    both = (left, (0.75, 0.625, 0.125, 0.125))
+    assert places(*both) == [(box, True) for box in both]  # each hides the other's mirror image
+    below = (left, (0.625, 0.75, 0.25, 0.125))
+    assert [present for _, present in places(*below)] == [True, True, False, False]
+    assert places() == []
 
 
 def test_the_command_reports_what_is_there(tmp_path: Path) -> None:

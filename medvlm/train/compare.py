@@ -1,7 +1,8 @@
 """`medvlm compare`: trains and scores the variants of a comparison, each with several seeds.
 
 A run that is complete is not run again, and one that was stopped goes on, so a comparison can take
-many sittings. A run's scores carry the key of its configuration: scores of another one are refused.
+many sittings. What is kept of a run is what its model said, without the data: to read it again, the
+sets are needed. It carries keys of its configuration and its samples; those of others are refused.
 """
 
 from __future__ import annotations
@@ -24,14 +25,22 @@ from medvlm.train.align import align
 from medvlm.train.films import FilmStore, load_sets
 from medvlm.train.pretrain import WEIGHTS, pretrain
 from medvlm.train.progress import run_key
-from medvlm.train.scores import Scores, language_scores, load_scores, save_scores, vision_scores
+from medvlm.train.scores import (
+    Scores,
+    language_scores,
+    load_scores,
+    samples,
+    samples_digest,
+    save_scores,
+    vision_scores,
+)
 
 SCORES, COST, LOG = "scores.npz", "cost.json", "log.jsonl"
 
 
 @dataclass(frozen=True)
 class Run:
-    """One variant with one seed, and what it cost.
+    """One variant with one seed: its scores, the samples that they are about, and its cost.
 
     `cost`: `seconds` of training, `parameters` that were trained, `tokens` per image.
     """
@@ -47,46 +56,62 @@ def runs(config: CompareConfig, llm_path: Path | None = None) -> Iterator[Run]:
 
     Raises CheckpointError if a folder holds the scores of another configuration.
     """
+    sets = _Sets(config)
     for seed in config.seeds:
         for variant in config.variants:
-            yield _run(config, variant, seed, llm_path)
+            yield _run(config, variant, seed, sets, llm_path)
 
 
 def finished(config: CompareConfig) -> list[Run]:
     """The runs that are complete."""
     pairs = [(variant, seed) for seed in config.seeds for variant in config.variants]
-    return [
-        _read(config, variant, seed)
-        for variant, seed in pairs
-        if (config.folder(variant, seed) / COST).is_file()
-    ]
+    done = [pair for pair in pairs if (config.folder(*pair) / COST).is_file()]
+    sets = _Sets(config) if done else None
+    return [_read(config, *pair, sets) for pair in done if sets is not None]
 
 
-def _run(config: CompareConfig, variant: Variant, seed: int, llm_path: Path | None) -> Run:
+class _Sets:
+    """What the runs are scored on: the same for all."""
+
+    def __init__(self, config: CompareConfig) -> None:
+        first = config.variants[0], config.seeds[0]
+        own = config.pretraining(*first) or config.training(*first)
+        if own is None:
+            raise ValueError("a comparison trains something")
+        sets = load_sets(own.data)
+        self.store = FilmStore.build(sets, own.data.cache)
+        self.questions = [question for data in sets for question in data.questions]
+        self.samples = samples(self.store, self.questions, config.films)
+        self.digest = samples_digest(self.samples)
+
+
+def _run(
+    config: CompareConfig, variant: Variant, seed: int, sets: _Sets, llm_path: Path | None
+) -> Run:
     folder = config.folder(variant, seed)
     if (folder / COST).is_file():
-        return _read(config, variant, seed)
+        return _read(config, variant, seed, sets)
     folder.mkdir(parents=True, exist_ok=True)
     scores: Scores = {}
     cost: dict[str, float] = {}
     if (first := config.pretraining(variant, seed)) is not None:
-        own, spent = _pretrained(first, config.films)
+        own, spent = _pretrained(first, sets, config.films)
         scores |= own
         cost |= spent
     if (second := config.training(variant, seed)) is not None:
-        own, spent = _aligned(second, config.films, llm_path)
+        own, spent = _aligned(second, sets, config.films, llm_path)
         scores |= own
         cost = {name: cost.get(name, 0) + value for name, value in spent.items()}
     save_scores(folder / SCORES, scores)
-    cost_file = {"key": _key(config, variant, seed), **cost}
+    cost_file = {"key": _key(config, variant, seed), "samples": sets.digest, **cost}
     # Last, since it says that the run is complete.
     (folder / COST).write_text(json.dumps(cost_file, indent=2) + "\n", encoding="utf-8")
     # What was learned is not kept: a comparison of twenty runs would fill the disk.
     shutil.rmtree(config.workshop(variant, seed), ignore_errors=True)
-    return _read(config, variant, seed)
+    return _read(config, variant, seed, sets)
 
 
-def _read(config: CompareConfig, variant: Variant, seed: int) -> Run:
+def _read(config: CompareConfig, variant: Variant, seed: int, sets: _Sets) -> Run:
     folder = config.folder(variant, seed)
     cost = json.loads((folder / COST).read_text(encoding="utf-8"))
     if cost.pop("key") != _key(config, variant, seed):
@@ -95,7 +120,13 @@ def _read(config: CompareConfig, variant: Variant, seed: int) -> Run:
             file=str(folder),
             remedy="remove the folder, or give this comparison another `out`",
         )
-    return Run(variant.name, seed, load_scores(folder / SCORES), cost)
+    if cost.pop("samples") != sets.digest:
+        raise CheckpointError(
+            "holds the scores of other films or labels",
+            file=str(folder),
+            remedy="give the sets that it was scored on, or remove the folder",
+        )
+    return Run(variant.name, seed, sets.samples | load_scores(folder / SCORES), cost)
 
 
 def _key(config: CompareConfig, variant: Variant, seed: int) -> str:
@@ -103,24 +134,20 @@ def _key(config: CompareConfig, variant: Variant, seed: int) -> str:
     return "-".join(run_key(stage, str(config.films))[:32] for stage in own if stage is not None)
 
 
-def _pretrained(config: PretrainConfig, films: int) -> tuple[Scores, dict[str, float]]:
+def _pretrained(config: PretrainConfig, sets: _Sets, films: int) -> tuple[Scores, dict[str, float]]:
     folder = pretrain(config)
     model = VisionModel(config.encoder)
     model.load_state_dict(load_file(folder / WEIGHTS), strict=True)
-    store = FilmStore.build(load_sets(config.data), config.data.cache)
     parameters = sum(p.numel() for p in model.parameters())
     cost = {"seconds": _seconds(config.out), "parameters": parameters, "tokens": 0}
-    return vision_scores(model, store, films), cost
+    return vision_scores(model, sets.store, films), cost
 
 
 def _aligned(
-    config: TrainConfig, films: int, llm_path: Path | None
+    config: TrainConfig, sets: _Sets, films: int, llm_path: Path | None
 ) -> tuple[Scores, dict[str, float]]:
     folder = align(config, "compared", "0", llm_path)
     model = load_checkpoint(str(folder), llm_path).model
-    sets = load_sets(config.data)
-    store = FilmStore.build(sets, config.data.cache)
-    questions = [question for data in sets for question in data.questions]
     trained = [*model.connector.parameters(), *model.language.adapter_parameters().values()]
     size = config.model.encoder.size
     with torch.no_grad():
@@ -130,7 +157,7 @@ def _aligned(
         "parameters": sum(p.numel() for p in trained),
         "tokens": tokens,
     }
-    return language_scores(model, store, questions, films), cost
+    return language_scores(model, sets.store, sets.questions, films), cost
 
 
 def _seconds(folder: Path) -> float:

@@ -1,12 +1,15 @@
-"""What one trained system says of the validation patients, kept sample by sample.
+"""What one trained system says of the validation patients, sample by sample.
 
 Two systems are compared film by film and question by question; a mean alone would hide that they
-saw the same films. The heads are read as in pretraining, the language model by its margins.
+saw the same films. The heads are read as in pretraining, the language model by its margins. What
+the samples are, `samples` says without any model, so that scores can be kept without the data.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +18,7 @@ from scipy import ndimage
 
 from medvlm.data.cache import film_transform
 from medvlm.data.sets import Film, Question
-from medvlm.draft.locate import DENSE_OPACITY, LungSide, lung_boxes
+from medvlm.draft.locate import DENSE_OPACITY
 from medvlm.draft.wording import checklist_question
 from medvlm.evaluate.boxes import iou
 from medvlm.evaluate.controls import other_patient
@@ -28,12 +31,14 @@ from medvlm.model.vlm import VisionLanguageModel
 from medvlm.train.films import FilmStore
 from medvlm.train.phrasings import IN_REGION
 from medvlm.train.progress import track
-from medvlm.train.targets import corners, empty_box
+from medvlm.train.targets import corners
 from medvlm.train.watch_vision import predict
 
 OPACITY = "Lung_Opacity"
 Scores = dict[str, np.ndarray]
-"""Arrays by name; `*_groups` [N] say which patient or image each sample belongs to."""
+"""Arrays by name."""
+Fractions = tuple[float, float, float, float]
+"""(x, y, width, height) as fractions of the film."""
 
 
 def save_scores(path: Path, scores: Scores) -> None:
@@ -49,38 +54,61 @@ def load_scores(path: Path) -> Scores:
         return {name: file[name] for name in file.files}
 
 
+def samples(store: FilmStore, questions: Sequence[Question], films: int) -> Scores:
+    """The validation samples that scores are about: truth, and whose each of them is.
+
+    `truth` [N, 14] and `film_groups` [N] of at most `films` films; `box_groups` [K] of those with
+    boxes; `lung_groups` [L] of those with masks; `region_truth` and `region_groups` [R];
+    `closed_groups` [M]. Groups are patients, or images where patients are not named.
+    """
+    rows = _films(store, films)
+    region = [(row, present) for row in rows for _, present in _places(store.films[row])]
+    asked = [q.group for own in _closed_questions(questions).values() for q in own]
+    return {
+        "truth": store.findings[rows, : len(NIH_FINDINGS)].numpy(),
+        "film_groups": _groups(store, rows),
+        "box_groups": _groups(store, _boxed(store, rows)),
+        "lung_groups": _groups(store, _masked(store, films)),
+        "region_truth": np.array([float(present) for _, present in region]),
+        "region_groups": _groups(store, np.array([row for row, _ in region], int)),
+        "closed_groups": np.array(asked, dtype=str),
+    }
+
+
+def samples_digest(known: Scores) -> str:
+    """Names samples: scores belong to these and to no others."""
+    content = hashlib.sha256()
+    for name in sorted(known):
+        content.update(name.encode() + str(known[name].tolist()).encode())
+    return content.hexdigest()
+
+
 def vision_scores(model: VisionModel, store: FilmStore, films: int) -> Scores:
     """Of encoder and heads: findings, and boxes of opacities and lungs.
 
-    `findings`, `truth` [N, 14]; `pointed` [K] (1: the opacity map's peak lies in a true box) and
-    `opacity_iou` [K] of the part of the map over half its peak, on films with boxes: no cut-off has
-    to be fitted; `lung_iou` [L] of the lungs' masks.
+    `findings` [N, 14]; `pointed` [K] (1: the opacity map's peak lies in a true box) and
+    `opacity_iou` [K] of the part of the map over half its peak: no cut-off has to be fitted;
+    `lung_iou` [L] of the lungs' masks.
     """
     size = model.config.size
-    rows = store.rows("nih_cxr", "validation")[:films]
+    rows, masked = _films(store, films), _masked(store, films)
     model.eval()
     findings, _, dense = predict(model, store, rows, size)
+    place = {row: i for i, row in enumerate(rows)}
+    pairs = [
+        _located(dense[place[row], DENSE_OPACITY], _in_grid(film, _opacities(film), size), size)
+        for row in _boxed(store, rows)
+        for film in [store.films[row]]
+    ]
     scores: Scores = {
         "findings": findings[:, : len(NIH_FINDINGS)],
-        "truth": _truth(store, rows),
-        "film_groups": _groups(store, rows),
+        "pointed": np.array([pointed for pointed, _ in pairs]),
+        "opacity_iou": np.array([overlap for _, overlap in pairs]),
     }
-    boxed = [i for i, row in enumerate(rows) if _opacities(store.films[row])]
-    pairs = [
-        _located(dense[i, DENSE_OPACITY], _true_boxes(store.films[rows[i]], size), size)
-        for i in boxed
-    ]
-    scores["pointed"] = np.array([pointed for pointed, _ in pairs])
-    scores["opacity_iou"] = np.array([overlap for _, overlap in pairs])
-    scores["box_groups"] = _groups(store, rows[boxed])
-    masked = np.array(
-        [row for row in store.rows("kermany_cxr", "validation") if store.dense_known[row, 0]], int
-    )[:films]
     if len(masked):
         _, _, said = predict(model, store, masked, size)
         true = store.batch(masked, size, None).dense[:, :2].numpy() > 0.5
         scores["lung_iou"] = _overlap(said[:, :2] > 0.5, true)
-        scores["lung_groups"] = _groups(store, masked)
     return scores
 
 
@@ -90,84 +118,91 @@ def language_scores(
 ) -> Scores:
     """Of connector and language model: what they say of the same films, and of others' films.
 
-    `probe`, `checklist`, `checklist_swapped` [N, 14] are logits and margins over `truth`;
-    `region` [R] margins of "is there an opacity here?" over `region_truth`; `closed` [M] whether
-    yes or no was right, `closed_swapped` over another image of the organ.
+    `probe`, `checklist`, `checklist_swapped` [N, 14] are logits and margins; `region` [R] margins
+    of "is there an opacity here?"; `closed` [M] whether yes or no was right, `closed_swapped` over
+    another image of the organ.
     """
     model.eval()
     size = model.config.encoder.size
-    rows = store.rows("nih_cxr", "validation")[:films]
-    probe, checklist, region, region_truth, region_rows = [], [], [], [], []
-    random = np.random.default_rng(0)
+    rows = _films(store, films)
+    probe, checklist, region = [], [], []
     for row in track(list(rows), "scoring films"):
-        look = model.vision(store.plain(np.array([row]), size))
-        sight = model.sight(look.features)
+        sight = model.glimpse(store.plain(np.array([row]), size))
         probe.append(model.probe(sight.tokens.mean(dim=1))[0, : len(NIH_FINDINGS)].numpy())
-        lungs = lung_boxes(look.dense[0].sigmoid().numpy(), size)
-        asked = _regions(store.films[row], lungs, size, random)
         turns = [Turn(checklist_question(name)) for name in NIH_FINDINGS]
-        margins = model.margins(sight, [*turns, *(turn for turn, _ in asked)]).numpy()
+        places = _in_grid(store.films[row], [box for box, _ in _places(store.films[row])], size)
+        asked = [Turn(IN_REGION[0].format(PHRASES[OPACITY]), region=corners(b)) for b in places]
+        margins = model.margins(sight, [*turns, *asked]).numpy()
         checklist.append(margins[: len(turns)])
         region += list(margins[len(turns) :])
-        region_truth += [float(present) for _, present in asked]
-        region_rows += [row] * len(asked)
     scores: Scores = {
         "probe": np.stack(probe),
         "checklist": np.stack(checklist),
-        "truth": _truth(store, rows),
-        "film_groups": _groups(store, rows),
         "region": np.array(region),
-        "region_truth": np.array(region_truth),
-        "region_groups": _groups(store, np.array(region_rows, int)),
     }
-    if (other := other_patient(list(scores["film_groups"]))) is not None:
+    if (other := other_patient(list(_groups(store, rows)))) is not None:
         scores["checklist_swapped"] = scores["checklist"][other]
     return scores | _closed(model, store, questions)
 
 
 def _closed(model: VisionLanguageModel, store: FilmStore, questions: Sequence[Question]) -> Scores:
     """Yes/no questions of the validation images, over their image and over another's."""
-    asked = [q for q in questions if q.validation and q.answer.lower() in ("yes", "no")]
+    asked = _closed_questions(questions)
     if not asked:
         return {}
     row_of = {store.films[row].image: row for row in store.rows("vqa_rad", "validation")}
-    size, other = model.config.encoder.size, swapped_images(asked)
+    size = model.config.encoder.size
+    other = swapped_images([question for own in asked.values() for question in own])
     sights = {
         image: model.glimpse(store.plain(np.array([row_of[image]]), size))
-        for image in track(sorted(other), "looking")
+        for image in track(list(asked), "looking")
     }
     right: list[float] = []
     swapped: list[float] = []
-    groups: list[str] = []
-    for image in track(sorted(other), "asking"):
-        own = [q for q in asked if q.image == image]
+    for image, own in track(list(asked.items()), "asking"):
         turns, yes = [Turn(q.question) for q in own], [q.answer.lower() == "yes" for q in own]
         for shown, into in ((image, right), (other[image], swapped)):
             margins = model.margins(sights[shown], turns).tolist()
             into += [float((m > 0) == y) for m, y in zip(margins, yes, strict=True)]
-        groups += [q.group for q in own]
-    return {
-        "closed": np.array(right),
-        "closed_swapped": np.array(swapped),
-        "closed_groups": np.array(groups),
-    }
+    return {"closed": np.array(right), "closed_swapped": np.array(swapped)}
 
 
-def _regions(
-    film: Film,
-    lungs: Mapping[LungSide, Box],
-    size: int,
-    random: np.random.Generator,
-) -> list[tuple[Turn, bool]]:
-    """A question on each true opacity, and as many on places in the lungs without."""
-    if not film.reviewed or len(lungs) < 2:
-        return []
-    question, boxes = IN_REGION[0].format(PHRASES[OPACITY]), _true_boxes(film, size)
-    asked = [(Turn(question, region=corners(box)), True) for box in boxes]
-    for _ in range(max(1, len(boxes))):
-        if (empty := empty_box(lungs, boxes, random)) is not None:
-            asked.append((Turn(question, region=corners(empty)), False))
-    return asked
+def _films(store: FilmStore, films: int) -> np.ndarray:
+    return store.rows("nih_cxr", "validation")[:films]
+
+
+def _boxed(store: FilmStore, rows: np.ndarray) -> np.ndarray:
+    return np.array([row for row in rows if _opacities(store.films[row])], int)
+
+
+def _masked(store: FilmStore, films: int) -> np.ndarray:
+    rows = store.rows("kermany_cxr", "validation")
+    return np.array([row for row in rows if store.dense_known[row, 0]], int)[:films]
+
+
+def _closed_questions(questions: Sequence[Question]) -> dict[Path, list[Question]]:
+    """The yes/no questions of the validation images, image by image in order."""
+    asked: dict[Path, list[Question]] = defaultdict(list)
+    for question in questions:
+        if question.validation and question.answer.lower() in ("yes", "no"):
+            asked[question.image].append(question)
+    return {image: asked[image] for image in sorted(asked)}
+
+
+def _places(film: Film) -> list[tuple[Fractions, bool]]:
+    """Each opacity, and its mirror image where no opacity lies.
+
+    The mirror image is in the lungs too, as large and as high, and depends on no model.
+    """
+    own = _opacities(film)
+    mirrored = [(1 - x - width, y, width, height) for x, y, width, height in own]
+    clear = [box for box in mirrored if not any(_meet(box, other) for other in own)]
+    return [*((box, True) for box in own), *((box, False) for box in clear)]
+
+
+def _meet(one: Fractions, other: Fractions) -> bool:
+    across = max(one[0], other[0]) < min(one[0] + one[2], other[0] + other[2])
+    return across and max(one[1], other[1]) < min(one[1] + one[3], other[1] + other[3])
 
 
 def _located(heat: np.ndarray, true: Sequence[Box], size: int) -> tuple[float, float]:
@@ -192,21 +227,14 @@ def _overlap(said: np.ndarray, true: np.ndarray) -> np.ndarray:
     return np.asarray((both / np.maximum(either, 1)).mean(axis=1))
 
 
-def _opacities(film: Film) -> list[tuple[float, float, float, float]]:
+def _opacities(film: Film) -> list[Fractions]:
     return [box for name, box in film.boxes if name == OPACITY] if film.reviewed else []
 
 
-def _true_boxes(film: Film, size: int) -> list[Box]:
-    """The film's opacities in grid pixels."""
+def _in_grid(film: Film, boxes: Sequence[Fractions], size: int) -> list[Box]:
+    """Boxes of a film in grid pixels."""
     transform = film_transform(film, size)
-    return [
-        transform.to_grid(Box.from_fractions(*box, *transform.source_size))
-        for box in _opacities(film)
-    ]
-
-
-def _truth(store: FilmStore, rows: np.ndarray) -> np.ndarray:
-    return store.findings[rows, : len(NIH_FINDINGS)].numpy()
+    return [transform.to_grid(Box.from_fractions(*box, *transform.source_size)) for box in boxes]
 
 
 def _groups(store: FilmStore, rows: np.ndarray) -> np.ndarray:
