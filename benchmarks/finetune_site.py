@@ -18,6 +18,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -35,6 +36,8 @@ from medvlm.findings import NIH_FINDINGS, PHRASES
 PRESENT = ("{} is seen.", "There is {}.", "Findings of {}.", "The film shows {}.")
 ABSENT = ("No {}.", "There is no {}.", "No evidence of {}.")
 UID_ROOT = "1.2.826.0.1.3680043.10.9999"
+BIRTH_DATE, DOCTOR = "19500101", "Tiddlemarsh"
+CODES = ("utf-8", "utf-16-le")
 
 
 def main() -> None:
@@ -65,15 +68,23 @@ def main() -> None:
         "finetune": ["finetune", folder, "--out", result, "--retention", kept, *more],
         "promote": ["model", "promote", result / "checkpoint", *gates],
         "list": ["model", "list"],
+        "roll back": ["model", "rollback"],
+        "list again": ["model", "list"],
     }
     seconds = {}
     for name, words in steps.items():
-        seconds[name] = run(options.out / "home", words)
+        log = options.out / "terminal" / f"{name.replace(' ', '-')}.txt"
+        seconds[name] = run(options.out / "home", words, log)
+    own = json.loads((result / "run.json").read_text())["seconds"]
     evaluation = json.loads((result / "checkpoint" / "evaluation.json").read_text())
-    identifiers = [row["PatientName"] for row in csv.DictReader((folder / "reports.csv").open())]
-    found = leaks(result, {name for whole in identifiers for name in whole.split("^")})
-    print(json.dumps({"seconds": seconds, "validation": evaluation["validation"]["macro_auroc"]}))
-    print(f"identifiers found in the output: {found or 'none'}")
+    figures = [part["macro_auroc"] for part in (evaluation["validation"], *evaluation["retention"])]
+    print(json.dumps({"seconds": seconds, "finetune": own, "macro_auroc": figures}, indent=2))
+    secrets = planted(folder)
+    assert len(list(leaks(folder, secrets))) > len(seconds), "what is looked for must be findable"
+    for place in (result, options.out / "home", options.out / "terminal"):
+        files = sum(path.is_file() for path in place.rglob("*"))
+        found = sorted(set(leaks(place, secrets)))
+        print(f"{place.name}: {len(secrets)} identifiers in {files} files: {found or 'none found'}")
 
 
 def choose(films: tuple[Film, ...], kind: str, patients: int) -> list[Film]:
@@ -126,7 +137,7 @@ def radiograph(film: Film, number: int, name: str) -> Dataset:
     ds.SOPInstanceUID = UID(f"{UID_ROOT}.{number}.1.1")
     ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
     ds.PatientName, ds.PatientID = name, f"MRN{name[-4:].upper()}"
-    ds.PatientBirthDate, ds.AccessionNumber = "19500101", f"ACC{70000 + number}"
+    ds.PatientBirthDate, ds.AccessionNumber = BIRTH_DATE, f"ACC{70000 + number}"
     male, ap = film.attributes[1], film.attributes[0]
     ds.PatientSex = "M" if male == 1 else "F" if male == 0 else ""
     # Kermany's children are one to five years old.
@@ -154,7 +165,7 @@ def report(film: Film, name: str, random: np.random.Generator) -> str:
             said.append(ABSENT[random.integers(len(ABSENT))].format(PHRASES[finding]))
     text = " ".join(sentence[0].upper() + sentence[1:] for sentence in random.permutation(said))
     family = name.split("^")[0]
-    return f"INDICATION: Cough.\nFINDINGS: {text}\nSigned: Dr. Tiddlemarsh for Ms {family}"
+    return f"INDICATION: Cough.\nFINDINGS: {text}\nSigned: Dr. {DOCTOR} for Ms {family}"
 
 
 def leave_out(groups: set[str], source: Path, target: Path) -> None:
@@ -172,26 +183,43 @@ def leave_out(groups: set[str], source: Path, target: Path) -> None:
     partial.replace(target / "labels.csv")
 
 
-def run(home: Path, words: list[object]) -> float:
-    """Runs a command of medvlm; returns its seconds."""
+def run(home: Path, words: list[object], log: Path) -> float:
+    """Runs a command of medvlm, keeps what it prints, and returns its seconds."""
     command = [sys.executable, "-m", "medvlm", *map(str, words)]
     print("$ medvlm", *map(str, words), flush=True)
+    log.parent.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
-    done = subprocess.run(command, env=os.environ | {"MEDVLM_HOME": str(home)}, check=False)
+    with log.open("wb") as kept:
+        done = subprocess.run(
+            command,
+            env=os.environ | {"MEDVLM_HOME": str(home), "COLUMNS": "120"},
+            stdout=kept,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
     spent = round(time.monotonic() - start, 1)
+    print(log.read_text(encoding="utf-8", errors="replace"))
     print(f"exit {done.returncode} after {spent} s", flush=True)
     return spent
 
 
-def leaks(folder: Path, names: set[str]) -> list[str]:
-    """Files that hold one of the names."""
-    return list(_leaks(folder, [name.casefold().encode() for name in names]))
+def planted(folder: Path) -> set[str]:
+    """What names somebody: in headers, in report text, in names of files and folders."""
+    with (folder / "reports.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    names = {part for row in rows for part in row["PatientName"].split("^")}
+    numbers = {row["AccessionNumber"] for row in rows}
+    records = {f"MRN{row['PatientName'][-4:].upper()}" for row in rows}
+    return names | numbers | records | {UID_ROOT, BIRTH_DATE, DOCTOR}
 
 
-def _leaks(folder: Path, names: list[bytes]) -> Iterator[str]:
+def leaks(folder: Path, secrets: set[str]) -> Iterator[str]:
+    """Files that hold one of them in their bytes or their name, in any case, also as UTF-16."""
+    words = [re.escape(word.lower().encode(code)) for word in secrets for code in CODES]
+    wanted = re.compile(b"|".join(words))
     for path in folder.rglob("*"):
         content = path.read_bytes().lower() if path.is_file() else b""
-        if any(name in content or name in str(path).casefold().encode() for name in names):
+        if wanted.search(path.name.lower().encode()) or wanted.search(content):
             yield str(path.relative_to(folder))
 
 

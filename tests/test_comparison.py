@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,9 +15,11 @@ from pydicom.uid import generate_uid
 from medvlm.dicom.prior import Prior, chosen_prior, latest_prior
 from medvlm.dicom.read import read_inputs
 from medvlm.dicom.study import Study, group_studies
+from medvlm.draft.change import compares
 from medvlm.draft.comparison import BY_PROJECTION, FAR, Read, change
 from medvlm.draft.locate import ScoredBox
 from medvlm.draft.parse import Location, Polarity
+from medvlm.draft.sentences import sentence
 from medvlm.errors import PriorRefused
 from medvlm.findings import FINDINGS
 from medvlm.image.geometry import Box
@@ -70,6 +73,36 @@ def test_a_prior_of_another_patient_is_refused(tmp_path: Path) -> None:
             chosen_prior(now, [study(tmp_path, StudyDate="20190101", PatientID=other)])
         assert caught.value.code == "other_patient"
         assert "ID-" not in str(caught.value)
+
+
+@pytest.mark.parametrize("anybody", ["ANONYMOUS", "unknown", "000000", "XXX", "Anon^Patient"])
+def test_an_id_that_is_anybodys_tells_no_patient(tmp_path: Path, anybody: str) -> None:
+    now, old = (
+        study(tmp_path, StudyDate=date, PatientID=anybody) for date in ("20200101", "20190101")
+    )
+    assert latest_prior(now, [old]) is None
+    assert chosen_prior(now, [old]) == Prior(old, same_patient=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("Similar effusion", "Effusion, same as on the last film", "Old effusion"),
+        *("Effusion reaccumulated", "Effusion has lessened", "Less effusion", "More effusion"),
+        *("Chronic effusion", "Effusion has diminished", "Reduced effusion", "Effusion has gone"),
+        *("No difference", "Effusion, 3 days ago", "Healing pneumonia", "Known effusion"),
+        "Effusion has returned",
+    ],
+)
+def test_every_word_of_comparison_is_caught(text: str) -> None:
+    assert compares(text)
+
+
+def test_the_drafts_own_sentences_compare_nothing() -> None:
+    polarities: tuple[Polarity, ...] = ("present", "absent", "uncertain")
+    for finding, polarity, variant in product(FINDINGS, polarities, range(8)):
+        assert not compares(sentence(finding, polarity, Location("left", "lower"), variant))
+        assert not compares(sentence(finding, polarity, None, variant))
 
 
 def test_a_later_study_or_the_study_itself_is_no_prior(tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def test_a_wrong_place_without_a_right_one_leaves_no_box() -> None:
         ({"action": "rejected", "reason": "not there", "polarity": "absent"}, "sentences.0"),
         ({"action": "rejected", "reason": "not there", "regions": [REGION]}, "sentences.0"),
         ({"polarity": "absent", "regions": [REGION]}, "sentences.0"),
-        ({"patient_name": "x"}, "sentences.0.patient_name"),
+        ({"Quibbleson": "x"}, "sentences.0.unknown"),
         ({"regions": [{**REGION, "width": 0}]}, "sentences.0.regions.0.width"),
     ],
 )

@@ -120,7 +120,7 @@ SENTENCES = [
     ("Pneumonia is unlikely.", "Pneu?"),
     ("Appearance suggests fibrosis.", "Fib?"),
     ("CT to rule out an underlying mass.", "Mass?"),
-    ("If there is clinical concern for pneumonia, repeat.", "Pneu?"),
+    ("If there is clinical concern for pneumonia, repeat.", ""),
     ("A small effusion may be present.", "Eff?"),
     ("Increased markings favor edema.", "Edema?"),
     ("Presumed scarring or atelectasis.", "Fib? Atel?"),
@@ -253,6 +253,59 @@ def test_there_are_enough_sentences_and_each_finding_is_in_them() -> None:
     for finding in FINDINGS:
         for polarity in ("present", "absent"):
             assert (finding, polarity) in named
+
+
+# Each of these was labelled as its opposite, or as surely there, before.
+MISREAD = [
+    ("Without pneumothorax, the effusion persists.", "Ptx- Eff+"),
+    ("No pneumothorax after removal of the tube, effusion remains.", "Ptx- Eff+"),
+    ("Although no pneumothorax is seen, effusion persists.", "Ptx- Eff+"),
+    ("There is no pneumothorax or pleural effusion and the cardiac silhouette is enlarged.",
+     "Ptx- Eff- Card+"),
+    ("No pneumothorax and effusion is small.", "Ptx- Eff+"),
+    ("No pneumothorax and effusion has increased.", "Ptx- Eff+"),
+    ("The effusion is no longer large.", "Eff+"),
+    ("The effusion is no longer loculated.", "Eff+"),
+    ("The effusion is no longer appreciated.", "Eff-"),
+    ("The edema has not fully cleared.", "Edema+"),
+    ("Near-complete resolution of the effusion.", "Eff+"),
+    ("Almost complete resolution of the pneumothorax.", "Ptx+"),
+    ("Follow-up is recommended to document resolution of the pneumonia.", ""),
+    ("Follow-up to ensure clearing of the consolidation.", ""),
+    ("Follow-up to resolution of the left lower lobe pneumonia.", ""),
+    ("Since the prior exam the effusion has increased.", "Eff+"),
+    ("A nodule not seen previously.", "Nod+"),
+    ("Pneumothorax not present on the prior study.", "Ptx+"),
+    ("New effusion which was not visible on the previous film.", "Eff+"),
+    ("Effusion cannot be confidently excluded.", "Eff?"),
+    ("Cannot exclude PNA.", "Pneu?"),
+    ("Pneumothorax?", "Ptx?"),
+    ("Pneumonia is considered less likely.", "Pneu?"),
+    ("Minimal if any effusion.", "Eff?"),
+    ("Tiny left effusion, if any.", "Eff?"),
+    ("Pneumothorax, if present, is small.", "Ptx?"),
+    ("If pneumonia is suspected, CT is recommended.", ""),
+    ("No enlarging effusion.", ""),
+    ("Nothing to indicate a pneumothorax.", "Ptx-"),
+    ("No doubt about the effusion.", "Eff+"),
+    ("Not without effusion.", "Eff+"),
+    ("There is a left but no right effusion.", "Eff+"),
+    ("The effusion is small on the left and absent on the right.", "Eff+"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "marks"), MISREAD)
+def test_what_was_once_misread(text: str, marks: str) -> None:
+    assert sorted((one.finding, one.polarity) for one in statements(text)) == expanded(marks)
+
+
+def test_a_question_keeps_its_mark() -> None:
+    assert label_report("? pneumonia")["Pneumonia"] == "uncertain"
+
+
+def test_a_conditional_recommendation_takes_back_no_denial() -> None:
+    text = "No pneumonia. If pneumonia is suspected, repeat the radiograph."
+    assert label_report(text)["Pneumonia"] == "absent"
 
 
 REPORTS = [

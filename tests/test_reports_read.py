@@ -344,3 +344,17 @@ def test_labels_of_a_report_are_the_same_whatever_file_it_came_in(tmp_path: Any)
         only(fhir(diagnostic_report(presentedForm=[attached(text)], conclusion=""))),
     ):
         assert label_report("\n".join(f"{n}: {body}" for n, body in report.sections)) == wanted
+
+
+def test_a_table_row_that_was_withdrawn_is_no_report() -> None:
+    header = ("study_instance_uid", "text", "status")
+    rows = [(STUDY, "Effusion.", status) for status in ("Cancelled", "entered-in-error", "final")]
+    beside = read_text(table(rows, header), "a.csv", "a")
+    assert [problem.code for problem in beside.problems] == ["status", "status"]
+    assert len(beside.reports) == 1
+
+
+def test_the_line_that_tells_excel_the_delimiter() -> None:
+    data = b"sep=;\r\n" + table([(STUDY, "Effusion, small.")], delimiter=";")
+    (report,) = read_text(data, "a.csv", "a").reports
+    assert report.text == "Effusion, small."

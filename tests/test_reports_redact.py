@@ -161,3 +161,65 @@ def test_the_last_net_sees_through_separators_and_accents() -> None:
     assert names_somebody("so a b 1 2 c d 9 it is", names)
     assert names_somebody("EBÈNE Crum pet", names)
     assert not names_somebody(" ".join(PHRASES.values()), names)
+
+
+SPELLED = [
+    # (a header's name, as a report may write it)
+    ("Müller-Lüdenscheidt^Jörg", "Mueller-Luedenscheidt"),
+    ("Mu\u0308ller^Jo\u0308rg", "Mueller, Joerg"),
+    ("Mueller^Joerg", "Jörg Müller"),
+    ("Łukasiewicz^Jan", "Lukasiewicz"),
+    ("Lukasiewicz^Jan", "ŁUKASIEWICZ"),
+    ("Øster^Bjørn", "Bjorn Oster"),
+    ("山田^太郎", "山田太郎さん"),
+]
+
+
+@pytest.mark.parametrize(("header", "written"), SPELLED)
+def test_names_however_they_are_spelled(header: str, written: str) -> None:
+    assert redact(f"Effusion in {written}.", known.name(header)).text == "Effusion in [NAME]."
+
+
+def test_initials_go_with_their_name() -> None:
+    smith = known.name("Smith^Mary")
+    assert redact("Effusion in M. A. Smith.", smith).text == "Effusion in [NAME]."
+    assert redact("Effusion, Smith, M.A. told.", smith).text == "Effusion, [NAME] told."
+    assert redact("Effusion in patient R.M.", {}).text == "Effusion in patient [NAME]"
+
+
+def test_numbers_without_the_zeros_in_front() -> None:
+    number = known.value("0004711", "ID")
+    assert redact("Effusion of 4711.", number).text == "Effusion of [ID]."
+    assert redact("Effusion of 47 11.", number).text == "Effusion of [ID]."
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("On 2019-09-03T10:22.", "On [DATE]T[TIME]."),
+        ("Effusion, 09/2019.", "Effusion, [DATE]."),
+        ("Effusion, born 17/2.", "Effusion, born [DATE]."),
+        ("Call 555 0199.", "Call [PHONE]."),
+        ("Call (020) 7946 0123.", "Call [PHONE]."),
+        ("Call x4411.", "Call [PHONE]."),
+        ("MRN 77 12 33.", "MRN [ID]."),
+        ("SSN 078 05 1120.", "SSN [ID]."),
+        ("Electronically signed: Waylon Smithers.", "Electronically signed: [NAME]."),
+        ("Drs. Smithers and Burns told.", "Drs. [NAME] and [NAME] told."),
+    ],
+)
+def test_what_once_slipped_through(text: str, clean: str) -> None:
+    assert redact(text, {}).text == clean
+
+
+def test_names_of_files_and_folders_are_known() -> None:
+    named = known.of_path("/Quibblethwaite_Zebediah/chest effusion/ACC-4711.dcm")
+    assert named == {"quibblethwaite": "NAME", "zebediah": "NAME", "acc4711": "ID", "4711": "ID"}
+
+
+@pytest.mark.parametrize(
+    "column", ["Patient", "surname", "Patient Last", "dictated_by", "consultant", "guardian"]
+)
+def test_columns_that_hold_names(column: str) -> None:
+    key = column.lower().replace(" ", "_")
+    assert "quibblethwaite" in known.of_field(key, "Quibblethwaite, Zebediah")

@@ -356,6 +356,49 @@ def test_reports_find_their_study_in_every_format(film: Film, tmp_path: Path) ->
     assert present == {"Effusion", "Edema", "Mass", "Hernia"}
 
 
+def test_a_report_is_never_matched_where_two_studies_could_be_meant(
+    film: Film, tmp_path: Path
+) -> None:
+    film(1)
+    film(2)
+    header = ("study_instance_uid", "accession_number", "text")
+    lines = [
+        # Its UID is of a study that is not here, whose accession number a film shares.
+        (uid(7), "ACC-00001", NORMAL),
+        # UID and accession number are of two studies.
+        (uid(1), "ACC-00002", "FINDINGS: Effusion."),
+    ]
+    put(tmp_path, "reports.csv", table(lines, header))
+    found = codes(read_site(tmp_path / "in"))
+    assert (found["unmatched_report"], found["ambiguous_report"]) == (1, 1)
+    assert found["study_without_report"] == 2
+
+
+def test_a_structured_report_filed_as_a_study_of_its_own_finds_its_images(
+    film: Film, tmp_path: Path
+) -> None:
+    ds = film(1)
+    numbers = {"AccessionNumber": ds.AccessionNumber, "PatientID": ds.PatientID}
+    text = content("TEXT", "Findings", "Small effusion.")
+    save(structured(text, StudyInstanceUID=uid(7), **numbers), tmp_path / "in" / "sr.dcm")
+    (study,) = read_site(tmp_path / "in").studies
+    assert study.report is not None
+
+
+def test_a_name_that_only_a_folder_has_is_in_no_text(film: Film, tmp_path: Path) -> None:
+    film(1, PatientName="", PatientID="")
+    folder = tmp_path / "in" / "Snodgrassia_Vanderplonk"
+    folder.mkdir()
+    shutil.move(tmp_path / "in" / "film-001.dcm", folder / "film.dcm")
+    reports(tmp_path, (1, "FINDINGS: Snodgrassia has an effusion, Vanderplonk has no mass."))
+    prepared(tmp_path)
+    written = (tmp_path / "out/reports.jsonl").read_text().lower()
+    assert "snodgrass" not in written
+    assert "vanderplonk" not in written
+    assert "[name] has an effusion" in written
+    assert "snodgrass" not in repr(read_site(tmp_path / "in")).lower()
+
+
 def test_reports_that_cannot_be_used_are_told_apart(film: Film, tmp_path: Path) -> None:
     for number in range(5):
         film(number)

@@ -24,6 +24,9 @@ class FinetuneConfig(Config):
 
     `heads`: the findings' classifiers over the frozen encoders. `text`: connector, probe and LoRA.
     `views`: versions of each film that are learned from, the film itself and random variants.
+    `most_turns`: questions on a film in one step of `text`, beside the site's own sentences; 0 for
+    all. `judged_films`: tuning films of the site, and of the retention sets, that `text` is judged
+    by after an epoch.
     `encoder_stages`: how many of the first encoder's last stages are trained along with its heads.
     `rehearsal`: share of the samples that come from the retention sets' training patients;
     `retention_films`: how many validation films of each retention set are scored at most.
@@ -42,6 +45,8 @@ class FinetuneConfig(Config):
     encoder_stages: int = Field(0, ge=0, le=5)
     rehearsal: Annotated[float, Field(ge=0, lt=1)] = 0.5
     retention_films: int = Field(200, ge=1)
+    most_turns: int = Field(0, ge=0)
+    judged_films: int = Field(40, ge=1)
     blends: tuple[Share, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
     tuning: Annotated[float, Field(gt=0, lt=1)] = 0.25
     silence: Share = 0.1

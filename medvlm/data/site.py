@@ -13,14 +13,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
 from medvlm.data.site_film import FilmFacts, film_facts
+from medvlm.data.site_match import StudyKeys, match_reports
 from medvlm.dicom.facts import is_uid
-from medvlm.dicom.files import Found
+from medvlm.dicom.files import Found, printable
 from medvlm.dicom.instance import Instance, read_bytes
 from medvlm.dicom.read import Progress, find_once, read_found
 from medvlm.dicom.workers import where_safe
 from medvlm.errors import DataSetError, InputError
+from medvlm.reports import known
 from medvlm.reports.corrections import ReviewedStudy, latest
-from medvlm.reports.language import is_english
 from medvlm.reports.read import Beside, SiteBox, is_text, read_structured, read_text
 from medvlm.reports.report import Problem, Report
 
@@ -31,7 +32,7 @@ _REFILED = 2  # patients under whom one film was filed, for these to be taken fo
 class SiteFilm:
     """One image file and what its header says beyond an `Instance`."""
 
-    instance: Instance
+    instance: Instance = field(repr=False)
     facts: FilmFacts = field(repr=False)
     source: str
 
@@ -77,21 +78,32 @@ def read_site(
     """
     found, lost = find_once([Path(data_dir)], but)
     problems = [Problem("a file", item.code, item.message) for item in lost]
+    root = printable(str(data_dir)).rstrip("/")  # what is above says nothing of one patient
     beside = Beside(problems=problems)
     texts = [item for item in found if is_text(item.name)]
     images = [item for item in found if not is_text(item.name)]
     numbers = {item.name: number for number, item in enumerate(found, 1)}
     for item in texts:
-        _read_beside(item, numbers[item.name], beside, structured=False)
+        _read_beside(item, numbers[item.name], root, beside, structured=False)
     reading = read_found(images, progress)
     by_name = {item.name: item for item in images}
     for refused in reading.refused:
         if refused.code == "no_pixels" and not refused.index and refused.file in by_name:
-            _read_beside(by_name[refused.file], numbers[refused.file], beside, structured=True)
+            item = by_name[refused.file]
+            _read_beside(item, numbers[item.name], root, beside, structured=True)
         elif not refused.index:
             place = _mark(numbers.get(refused.file, 0), None)
             problems.append(Problem(place, refused.code, refused.message))
-    films = list(_films(reading.instances, numbers, problems))
+    films = [
+        replace(
+            film,
+            facts=replace(
+                film.facts,
+                known=known.of_path(film.instance.file.removeprefix(root)) | film.facts.known,
+            ),
+        )
+        for film in _films(reading.instances, numbers, problems)
+    ]
     studies = _studies(films, problems)
     if not studies:
         raise DataSetError(
@@ -99,7 +111,8 @@ def read_site(
             file=str(data_dir),
             remedy="Give a folder with DICOM radiographs and their reports (docs/reports.md).",
         )
-    studies = _with_reports(studies, beside.reports, problems)
+    chosen = match_reports(list(map(_keys, studies)), beside.reports, problems)
+    studies = [replace(study, report=one) for study, one in zip(studies, chosen, strict=True)]
     studies = _with_reviews(studies, beside.reviews, problems)
     boxes = _boxes(studies, beside.boxes, problems)
     return Site(
@@ -112,14 +125,14 @@ def read_site(
     )
 
 
-def _read_beside(item: Found, number: int, beside: Beside, *, structured: bool) -> None:
+def _read_beside(item: Found, number: int, root: str, beside: Beside, *, structured: bool) -> None:
     try:
         data = read_bytes(item.path, "")
         source = _mark(number, hashlib.sha256(data).hexdigest())
-        if structured:
-            beside.add(read_structured(data, source))
-        else:
-            beside.add(read_text(data, item.name, source))
+        read = read_structured(data, source) if structured else read_text(data, item.name, source)
+        named = known.of_path(item.name.removeprefix(root))
+        read.reports = [replace(one, known={**named, **one.known}) for one in read.reports]
+        beside.add(read)
     except InputError as error:
         beside.problems.append(Problem(_mark(number, None), error.code, error.message))
 
@@ -154,6 +167,13 @@ def _films(
             continue
         seen[fact.pixels_sha256] = film.source
         yield film
+
+
+def _with_path(film: SiteFilm, path: str) -> SiteFilm:
+    """The film with what its folders and its name tell as known, too."""
+    return replace(
+        film, facts=replace(film.facts, known={**known.of_path(path), **film.facts.known})
+    )
 
 
 def _studies(films: Sequence[SiteFilm], problems: list[Problem]) -> list[SiteStudy]:
@@ -206,71 +226,12 @@ def _patients(films: Sequence[SiteFilm]) -> dict[int, str]:
     return {id(film): root(film.facts.identities[0]) for film in films}
 
 
-def _with_reports(
-    studies: list[SiteStudy], reports: Sequence[Report], problems: list[Problem]
-) -> list[SiteStudy]:
-    by_uid = {study.study_instance_uid: place for place, study in enumerate(studies)}
-    by_accession: dict[str, set[int]] = defaultdict(set)
-    for place, study in enumerate(studies):
-        for film in study.films:
-            if film.facts.accession:
-                by_accession[film.facts.accession].add(place)
-    matched: dict[int, list[Report]] = defaultdict(list)
-    for report in reports:
-        found = by_uid.get(report.study_instance_uid or "")
-        places = by_accession[report.accession_number or ""] if found is None else {found}
-        if len(places) != 1:
-            code = "ambiguous_report" if places else "unmatched_report"
-            message = "No study has" if not places else "Several studies have"
-            message += " its StudyInstanceUID or AccessionNumber."
-            problems.append(Problem(report.source, code, message))
-            continue
-        (place,) = places
-        if not _same_patient(report, studies[place]):
-            message = "Its patient ID is not that of the images."
-            problems.append(Problem(report.source, "other_patient", message))
-        elif not is_english(report.text):
-            message = "It does not look like English, which is all that the rules read."
-            problems.append(Problem(report.source, "not_english", message))
-        else:
-            matched[place].append(report)
-    return [
-        replace(study, report=_chosen(matched[place], problems))
-        for place, study in enumerate(studies)
-    ]
-
-
-def _same_patient(report: Report, study: SiteStudy) -> bool:
-    theirs = {film.facts.patient_id for film in study.films} - {None}
-    own = (report.patient_id or "").strip().casefold()
-    return not own or not theirs or own in theirs
-
-
-def _chosen(reports: list[Report], problems: list[Problem]) -> Report | None:
-    """The final one, of these the newest; None where nothing tells which of two that differ."""
-    distinct: dict[str, Report] = {}
-    for report in reports:
-        text = " ".join(report.text.split()).casefold()
-        if text in distinct:
-            message = f"Its text is that of {distinct[text].source}."
-            problems.append(Problem(report.source, "duplicate_report", message))
-        else:
-            distinct[text] = report
-    ordered = sorted(distinct.values(), key=_rank)
-    if len(ordered) > 1:
-        newest, next_to = ordered[-1], ordered[-2]
-        undated = newest.issued is None or next_to.issued is None
-        if _rank(newest) == _rank(next_to) or (newest.final == next_to.final and undated):
-            message = "Reports of one study differ, and none is marked as the later."
-            problems += [Problem(one.source, "conflicting_reports", message) for one in ordered]
-            return None
-        message = f"A later report of the study, {newest.source}, takes its place."
-        problems += [Problem(one.source, "replaced_report", message) for one in ordered[:-1]]
-    return ordered[-1] if ordered else None
-
-
-def _rank(report: Report) -> tuple[bool, str]:
-    return report.final, report.issued or ""
+def _keys(study: SiteStudy) -> StudyKeys:
+    return StudyKeys(
+        study.study_instance_uid,
+        frozenset(film.facts.accession for film in study.films if film.facts.accession),
+        frozenset(film.facts.patient_id for film in study.films if film.facts.patient_id),
+    )
 
 
 def _with_reviews(

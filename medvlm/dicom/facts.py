@@ -13,6 +13,7 @@ from pydicom.sequence import Sequence
 
 from medvlm.dicom.decode import header_value
 from medvlm.dicom.header import AnyDataset
+from medvlm.dicom.identifiers import names_nobody
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 
@@ -81,13 +82,15 @@ def dicom_facts(ds: AnyDataset) -> dict[str, Any]:
 
 
 def patient_pseudonym(patient_id: str | None, issuer: str | None = None) -> str | None:
-    """12 hexadecimal digits that stand for the patient; None for an empty ID.
+    """12 hexadecimal digits that stand for the patient; None for an ID that is empty or anybody's.
+
+    "ANONYMOUS" is no patient: two people under it would be compared with each other.
 
     Keyed with `MEDVLM_PSEUDONYM_KEY`. Without it the key is a public constant, so that names of
     folders stay the same between runs; whoever can guess an ID could then check the guess.
     """
     identity = (patient_id or "").strip()
-    if not identity:
+    if names_nobody(identity):
         return None
     key = os.environ.get("MEDVLM_PSEUDONYM_KEY") or "medvlm"
     identified = f"{(issuer or '').strip()}\0{identity}"

@@ -176,6 +176,12 @@ def _encoded(spellings: set[str], ds: Dataset) -> set[bytes]:
     return {spelling for spelling in found if len(spelling) >= SHORTEST_IN_BYTES}
 
 
+def names_nobody(text: str) -> bool:
+    """Whether a patient's ID is empty or stands for anybody: "ANONYMOUS", "unknown", "000000"."""
+    words = _ALPHANUMERIC.findall(fold(text))
+    return all(word in _PLACEHOLDERS or set(word) in ({"0"}, {"x"}) for word in words)
+
+
 def tells(word: str) -> bool:
     """Whether the word is long enough to mean something, and not a placeholder."""
     folded = fold(word)
@@ -183,10 +189,21 @@ def tells(word: str) -> bool:
     return len(folded) >= shortest and folded not in _PLACEHOLDERS and len(set(folded)) > 1
 
 
+# Letters that Unicode does not take apart, as people write them who lack the key.
+_STROKES = str.maketrans(
+    {"ł": "l", "ø": "o", "đ": "d", "ð": "d", "ħ": "h", "\u0131": "i", "ŧ": "t"}
+    | {"æ": "ae", "œ": "oe", "þ": "th"}
+)
+
+
 def fold(text: str) -> str:
-    """The text without accents, upper and lower case alike."""
+    """The text without accents and strokes, upper and lower case alike."""
     decomposed = unicodedata.normalize("NFKD", text)
-    return "".join(char for char in decomposed if not unicodedata.combining(char)).casefold()
+    return (
+        "".join(char for char in decomposed if not unicodedata.combining(char))
+        .casefold()
+        .translate(_STROKES)
+    )
 
 
 def squash(text: str) -> str:

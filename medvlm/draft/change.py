@@ -126,8 +126,12 @@ _COMPARES = re.compile(
     r"\b(?:again|still|now|once more|no longer|previous(?:ly)?|prior|earlier|former(?:ly)?|before"
     r"|since|interval|follow[- ]?up|compar\w+|unchanged|unaltered|stable|stability|changes?|changed"
     r"|changing|new|newly|recent(?:ly)?|persist\w*|remain\w*|residual|recur\w*|resol(?:v\w+|ution)"
-    r"|clear(?:ed|ing)|redemonstrat\w*|re-?identified|baseline|older?|increas\w*|decreas\w*"
+    r"|clear(?:ed|ing)|redemonstrat\w*|re-?identified|baseline|old(?:er)?|increas\w*|decreas\w*"
     r"|enlarging|larger|bigger|smaller|improv\w*|wors\w*|progress\w*|regress\w*|grow\w*|grew"
-    r"|shr[aiu]nk\w*|evolv\w*|develop(?:ed|ing|s)|unresolved|than)\b",
+    r"|shr[aiu]nk\w*|evolv\w*|develop(?:ed|ing|s)|unresolved|than|similar|same|last|ago|days?"
+    r"|weeks?|months?|yesterday|today|re-?accumulat\w*|lessen\w*|less|more|long-?standing|chronic"
+    r"|known|expand(?:ed|ing)|diminish\w*|reduc(?:ed|ing|tion)|greater|appear(?:ed|ing)|gone"
+    r"|doubled|difference|different|constant|static|heal(?:ed|ing)|continu\w*|advanc(?:ed|ing)"
+    r"|subsid\w*|return\w*|back|relapse\w*)\b",
     re.IGNORECASE,
 )

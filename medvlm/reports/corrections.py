@@ -106,7 +106,13 @@ def review_of(content: Any) -> ReviewedStudy:
         # Not `model_validate`: dates and tuples are strings and lists here.
         return ReviewedStudy.model_validate_json(json.dumps(content))
     except ValidationError as error:
-        fields = {".".join(str(part) for part in item["loc"]) for item in error.errors()}
+        # A field that the schema lacks may be called anything, after a patient too.
+        fields = {
+            ".".join(map(str, (*item["loc"][:-1], "unknown")))
+            if item["type"] == "extra_forbidden"
+            else ".".join(map(str, item["loc"]))
+            for item in error.errors()
+        }
         raise UnusableReport(
             f"A review does not fit its schema: {', '.join(sorted(fields))}.", code="bad_review"
         ) from None

@@ -1,13 +1,16 @@
 """The names, numbers and places that are known to identify a patient or those around them.
 
-They come from the headers of the patient's files and from what a report's file says beside its
-text. They stay in memory: nothing here is ever written or shown.
+They come from the headers of the patient's files, from these files' names and folders, and from
+what a report's file says beside its text. They stay in memory: nothing here is ever written or
+shown.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from itertools import permutations
 from typing import Any, Literal
 
@@ -16,6 +19,7 @@ from pydicom.dataset import Dataset
 from medvlm.dicom.identifiers import (
     IDENTIFYING,
     LONG,
+    SHORTEST,
     TEXT_VRS,
     every_element,
     fold,
@@ -23,6 +27,16 @@ from medvlm.dicom.identifiers import (
     tells,
     values,
 )
+from medvlm.reports.lexicon import LINKS, MEANINGS, SENTENCES
+from medvlm.reports.triggers import (
+    CLAUSE_ENDS,
+    DENIAL_ENDS,
+    HEART_WORDS,
+    NORMAL,
+    STUDY_WORDS,
+    TRIGGERS,
+)
+from medvlm.reports.words import word_set
 
 Kind = Literal["NAME", "DATE", "TIME", "PHONE", "EMAIL", "URL", "ID", "AGE", "PLACE"]
 # Folded letters and digits without anything between them, and what they are.
@@ -30,10 +44,20 @@ Known = dict[str, Kind]
 
 _MOST_WORDS = 5  # of a name
 _WORD = re.compile(r"[^\W_]+")
+_WRITTEN_OUT = str.maketrans(
+    {"ä": "ae", "ö": "oe", "ü": "ue", "ø": "oe", "å": "aa", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue"}
+    | {"Ø": "Oe", "Å": "Aa"}
+)
 _PLACES = re.compile(r"Institution|Address|Residence|Department|SiteName")
+_FILE_WORDS = word_set(
+    """dicom images series studies reports report patient patients data export frontal thorax
+    lung lungs pleura pleural costophrenic heart cardiac silhouette angle angles with from that
+    this which there seen view views portable radiology department hospital clinic xrays"""
+)
 # Columns of a table and keys of FHIR, by what their values are.
 _NAMES = re.compile(
-    r"name$|physician|doctor|radiologist|referr|author|display|family|given|signed|reader",
+    r"name$|physician|doctor|radiolog|referr|author|display|family|given|signed|reader|patient$"
+    r"|consultant|clinician|dictat|transcri|guardian|contact|(^|_)(by|to|kin|first|last)$",
     re.IGNORECASE,
 )
 _IDS = re.compile(r"(^|[_a-z])id$|identifier|mrn|number|value$|phone|mail|line|postal", re.I)
@@ -44,11 +68,30 @@ def name(text: str) -> Known:
     """The words of a person's name (DICOM's `Family^Given` too), and pairs of them run together."""
     found: Known = {}
     for group in text.split("="):
-        words = [fold(word) for word in _WORD.findall(" ".join(group.split("^")[:3]))]
-        found |= dict.fromkeys((word for word in words if tells(word) or len(word) == 2), "NAME")
-        for first, second in permutations(words[:_MOST_WORDS], 2):
-            if len(first + second) >= LONG:
-                found[first + second] = "NAME"
+        for words in _spellings(" ".join(group.split("^")[:3])):
+            found |= _words(words)
+    return found
+
+
+def _spellings(text: str) -> Iterator[list[str]]:
+    """A name's words: as they stand, with umlauts written out, with written-out umlauts read."""
+    raw = _WORD.findall(unicodedata.normalize("NFC", text))  # else accents would cut words
+    folded = [fold(word) for word in raw]
+    yield folded
+    written = [fold(word.translate(_WRITTEN_OUT)) for word in raw]
+    if written != folded:
+        yield written
+    read = [re.sub(r"(?<=[aou])e|(?<=a)a", "", word) for word in folded]
+    if read != folded:
+        yield read
+
+
+def _words(words: list[str]) -> Known:
+    found: Known = {}
+    found |= dict.fromkeys((word for word in words if tells(word) or len(word) == 2), "NAME")
+    for first, second in permutations(words[:_MOST_WORDS], 2):
+        if len(first + second) >= LONG:
+            found[first + second] = "NAME"
     return found
 
 
@@ -61,7 +104,35 @@ def value(text: str, kind: Kind) -> Known:
         telling = any(char.isdigit() for char in squashed) or (kind == "PLACE" and " " in part)
         if tells(squashed) and telling:
             found[squashed] = kind
+            # As people write it, and as spreadsheets store it: without the zeros in front.
+            bare = squashed.lstrip("0")
+            if bare.isdecimal() and len(bare) >= SHORTEST + 1:
+                found[bare] = kind
     return found
+
+
+def of_path(path: str) -> Known:
+    """The words and numbers of folder and file names that may name somebody.
+
+    Words that reports need, and such as any export uses, are left out.
+    """
+    found: Known = {}
+    for part in re.split(r"[/\\]", path):
+        words = [fold(word) for word in re.findall(r"[^\W_]+", part.rpartition(".")[0] or part)]
+        names = [word for word in words if word.isalpha() and word not in _ordinary()]
+        found |= dict.fromkeys((word for word in names if len(word) > SHORTEST), "NAME")
+        found |= value(part.rpartition(".")[0] or part, "ID")
+        for word in words:
+            if not word.isalpha() and len(word) > SHORTEST:
+                found |= value(word, "ID")
+    return found
+
+
+@cache
+def _ordinary() -> frozenset[str]:
+    """Words that name nobody where a file is called by them."""
+    phrases = (*MEANINGS, *SENTENCES, *TRIGGERS, *NORMAL, *CLAUSE_ENDS, *DENIAL_ENDS)
+    return LINKS | STUDY_WORDS | HEART_WORDS | _FILE_WORDS | {w for one in phrases for w in one}
 
 
 def birth_date(text: str) -> Known:

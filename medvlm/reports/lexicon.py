@@ -40,8 +40,9 @@ FILLERS = (
     | _PLACES
     | word_set(
         """a an the any this some acute subacute new interval significant significantly definite
-    definitely definitively entirely completely fully totally reliably obvious gross grossly
-    frank focal multifocal diffuse diffusely patchy streaky hazy linear platelike plate like
+    definitely definitively entirely complete completely fully totally reliably confidently
+    safely obvious gross grossly frank
+    focal multifocal diffuse diffusely patchy streaky hazy linear platelike plate like
     discoid subsegmental segmental dense discrete appreciable convincing overt clear
     radiographic radiographically evidence evident visible other suspicious possible
     probable likely underlying superimposed further clearly essentially also again simple
@@ -86,7 +87,7 @@ _MORE: dict[str, tuple[str, str]] = {  # finding: (wordings of what is there, of
         "nodular opacification, nodular lesion, micronodule, nodular infiltrate",
         "nodularity, nodular",
     ),
-    "Pneumonia": ("pneumonic process", "infection, infectious process, infectious etiology"),
+    "Pneumonia": ("pneumonic process, pna", "infection, infectious process, infectious etiology"),
     "Pneumothorax": ("ptx, pneumo thorax", ""),
     "Consolidation": ("consolidative, consolidative change, consolidative process", ""),
     "Edema": (

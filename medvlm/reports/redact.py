@@ -16,6 +16,12 @@ from medvlm.reports.known import Kind
 
 _MOST_WORDS = 6  # that one known number or name is written as
 _WORD = re.compile(r"[^\W_]+")
+# "M. A. [NAME]", "[NAME], M.A.": what stands beside a name that is known.
+_INITIALS = re.compile(
+    r"(?:\b[^\W\d_a-z]\.[ ]?)+\[NAME\]|\[NAME\],?[ ]+(?:[^\W\d_a-z]\.)+(?=[\s.,;)]|$)"
+)
+# Scripts that are written without spaces: a name is any part of a word.
+_UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
 _MONTH = (
     r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|jun[e]?|jul[y]?|aug(?:ust)?"
@@ -24,13 +30,13 @@ _MONTH = (
 _DAY = r"\d{1,2}(?:st|nd|rd|th)?"
 _YEAR = r"(?:19|20)\d{2}"
 # A name: capitalised words, initials and particles. Titles in front of one are kept.
-_PART = r"(?:[A-Z]\.|[A-Z][\w'\u2019-]*|\[NAME\])"
+_PART = r"(?:(?:[A-Z]\.)+(?:-?[A-Z]\b\.?)*(?:[A-Z][\w'\u2019-]+)?|[A-Z][\w'\u2019-]*|\[NAME\])"
 _PERSON = rf"{_PART}(?:,?[ ]+(?:(?:van|von|de|der|den|di|la|le|al|bin|el)[ ]+)*{_PART}){{0,3}}"
 _TITLE = r"(?:[Dd]rs?|DRS?|[Dd]octor|M(?:r|rs|s|x|iss)|MRS?|MS|Prof(?:essor)?|Sir|Nurse|NURSE)"
 _ROLE = (
     r"(?:(?:electronically\s+)?(?:signed|dictated|transcribed|verified|approved|read|reported"
     r"|reviewed|interpreted|authenticated|finali[sz]ed|attested|performed|supervised)"
-    r"(?:\s+and\s+\w+)?\s+(?:by|with)"
+    r"(?:\s+and\s+\w+)?(?:\s+(?:by|with)|(?=\s*:))"
     r"|(?:discussed|communicated|conveyed|relayed|telephoned|phoned|called|given|paged|faxed"
     r"|texted|notified|informed|spoke|spoken|seen)(?:\s+\w+){0,3}?\s+(?:with|to|by)"
     r"|(?:called|notified|informed|paged|telephoned|phoned|per)"
@@ -53,12 +59,14 @@ _PATTERNS: tuple[tuple[Kind, re.Pattern[str]], ...] = tuple(
         ("URL", re.I, r"\b(?:https?|ftp)://\S+|\bwww\.\S+"),
         ("EMAIL", re.I, r"[\w.+'-]+@[\w-]+(?:\.[\w-]+)+"),
         ("NAME", 0, rf"\b{_TITLE}\b\.?[ ]+({_PERSON})"),
+        ("NAME", 0, rf"\b[Dd][Rr]s\.?[ ]+{_PERSON},?[ ]+(?:and|&)[ ]+({_PERSON})"),
         ("NAME", 0, r"\b[Dd]r\.?[ ]+([a-z]{3,})\b"),
         ("NAME", 0, rf"({_PERSON}),?[ ]+{_CREDENTIALS}(?=[\s.,;)]|$)"),
         ("NAME", 0, rf"\b(?i:{_ROLE})\s*[:#]?\s+(?:by\s+)?(?:{_TITLE}\.?\s+)?({_PERSON})"),
         ("NAME", 0, rf"\b(?i:{_KIN})[ ]*,?[ ]+({_PERSON})"),
         ("ID", 0, r"\b\d+(?:\.\d+){4,}\b|\b\d{3}-\d{2}-\d{4}\b"),
-        ("DATE", 0, r"\b\d{1,4}([/.-])\d{1,2}\1\d{2,4}\b"),
+        ("DATE", 0, r"\b\d{1,4}([/.-])\d{1,2}\1\d{2,4}(?:\b|(?=T\d))"),
+        ("DATE", 0, r"\b\d{1,2}[/.-](?:19|20)\d{2}\b"),
         ("DATE", 0, r"\b(?:19|20)\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\b"),
         ("DATE", re.I, rf"\b{_DAY}[ ]*(?:of[ ]+)?[ -]?{_MONTH}(?:,?[ -]*(?:{_YEAR}|'?\d{{2}})\b)?"),
         ("DATE", re.I, rf"\b{_MONTH}[ -]*{_DAY}\b(?:,?[ ]*{_YEAR})?|\b{_MONTH},?[ ]*{_YEAR}\b"),
@@ -70,16 +78,27 @@ _PATTERNS: tuple[tuple[Kind, re.Pattern[str]], ...] = tuple(
             r"\b(?:January|February|April|June|July|August|September|October|November|December)\b",
         ),
         ("DATE", re.I, r"\b(?:in|since|of|from|on|last)[ ]+(march|may)\b(?![ ]+\w)"),
-        ("DATE", re.I, r"\b(?:on|from|dated?|of|since|to|until|through)[ ]+(\d{1,2}[/-]\d{1,2})\b"),
+        (
+            "DATE",
+            re.I,
+            r"\b(?:on|from|dated?|of|since|to|until|through|born|dob)[ ]*:?[ ]*"
+            r"(\d{1,2}[/-]\d{1,2})\b",
+        ),
         ("DATE", 0, r"\b(?:19|20)\d{2}\b(?![ ]*(?:mm|cm|ml|x|pixels?)\b)"),
-        ("TIME", re.I, r"\b\d{1,2}:\d{2}(?::\d{2})?(?:[ ]*[ap]\.?m\b\.?)?"),
+        ("TIME", re.I, r"(?:\b|(?<=\dT))\d{1,2}:\d{2}(?::\d{2})?(?:[ ]*[ap]\.?m\b\.?)?"),
         (
             "TIME",
             re.I,
             r"\b\d{1,2}[ ]*(?:am|pm|a\.m\.|p\.m\.)(?!\w)|\b\d{3,4}[ ]*(?:hours|hrs|h)\b",
         ),
         ("PHONE", 0, r"\+\d[\d ().-]{6,}\d|(?:\(\d{3}\)[ ]?|\b\d{3}[ .-])\d{3}[ .-]\d{4}\b"),
-        ("PHONE", 0, r"\b0\d{2,4}[ -]\d{3,4}[ -]?\d{3,4}\b|\b\d{3}-\d{4}\b"),
+        (
+            "PHONE",
+            0,
+            r"\b0\d{2,4}[ -]\d{3,4}[ -]?\d{3,4}\b|\b\d{3}[ -]\d{4}\b"
+            r"|\(\d{2,5}\)[ ]?\d{3,4}[ -]?\d{3,4}\b",
+        ),
+        ("PHONE", 0, r"(?<![\d ])[ ](x\d{3,5})\b"),
         (
             "PHONE",
             re.I,
@@ -93,6 +112,12 @@ _PATTERNS: tuple[tuple[Kind, re.Pattern[str]], ...] = tuple(
             r"|case|account|encounter|visit|order|exam|study|folder|record|room|bed)\b"
             r"(?:[ ]*(?:no\.?|number|num|#|id|:))*[ ]*"
             r"((?=[\w-]*\d[\w-]*\d[\w-]*\d)[A-Z\d][\w-]*)",
+        ),
+        (
+            "ID",
+            re.I,
+            r"\b(?:mrn|ssn|nhs|medical record|patient id|patient no|pt no)\b\.?"
+            r"(?:[ ]*(?:no\.?|number|#|is|:))*[ ]*(\d[\d -]{2,}\d)",
         ),
         ("ID", re.I, r"\b(?:room|bed|ward)[ ]*#?[ ]*(\d+[a-z]?)\b"),
         ("ID", 0, r"\b[A-Z]{1,5}-?\d{4,}(?:-\w+)*\b|\b[A-Z]{1,4}-\d{3,}-\w+\b|\b\d{5,}\b"),
@@ -143,13 +168,18 @@ def redact(text: str, known: Mapping[str, Kind]) -> Redacted:
         parts += [text[end : span.start], f"[{span.kind}]"]
         end = span.end
     parts.append(text[end:])
-    return Redacted("".join(parts), Counter(span.kind for span in spans))
+    clean = _INITIALS.sub("[NAME]", "".join(parts))
+    return Redacted(clean, Counter(span.kind for span in spans))
 
 
 def names_somebody(text: str, known: Mapping[str, Kind]) -> bool:
     """The last net: whether a longer known identifier is left anywhere, run together or split."""
     squashed = squash(fold(text))
-    return any(len(term) >= LONG and term in squashed for term in known)
+    return any(_inside_words(term) and term in squashed for term in known)
+
+
+def _inside_words(term: str) -> bool:
+    return len(term) >= LONG or (len(term) > 1 and bool(_UNSPACED.search(term)))
 
 
 def _pattern_spans(text: str) -> Iterator[_Span]:
@@ -165,7 +195,7 @@ def _known_spans(text: str, known: Mapping[str, Kind]) -> Iterator[_Span]:
     if not known:
         return
     longest = max(map(len, known))
-    long_terms = [(term, kind) for term, kind in known.items() if len(term) >= LONG]
+    long_terms = [(term, kind) for term, kind in known.items() if _inside_words(term)]
     words = [(match.start(), match.end(), fold(match.group())) for match in _WORD.finditer(text)]
     for first, (start, _, _) in enumerate(words):
         joined = ""
@@ -178,7 +208,7 @@ def _known_spans(text: str, known: Mapping[str, Kind]) -> Iterator[_Span]:
             if kind and (len(joined) > 2 or (kind == "NAME" and text[start].isupper())):
                 yield _Span(start, end, kind)
     for start, end, word in words:
-        if len(word) > LONG:
+        if len(word) > LONG or _UNSPACED.search(word):
             for term, kind in long_terms:
                 if term in word:
                     yield _Span(start, end, kind)

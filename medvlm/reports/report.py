@@ -17,6 +17,7 @@ class Report:
     Attributes:
         source: how people find the file: the start of its sha256, and a line of a table.
         study_instance_uid, accession_number: at least one is there.
+        own_study: the UID is that of the report's own file, which may be filed elsewhere.
         patient_id: as the report says it; compared with the images' and never shown.
         issued: ISO 8601, so that later sorts after earlier; None where the report does not say.
         final: False for a preliminary report.
@@ -27,6 +28,7 @@ class Report:
     sections: tuple[Section, ...] = field(repr=False)
     study_instance_uid: str | None = field(default=None, repr=False)
     accession_number: str | None = field(default=None, repr=False)
+    own_study: bool = False
     patient_id: str | None = field(default=None, repr=False)
     issued: str | None = None
     final: bool = True

@@ -100,7 +100,8 @@ _TITLES = word_set("dr mr mrs ms prof st vs approx e.g i.e eg ie")
 _ABBREVIATIONS = word_set(
     "ca cf fig no inc lt rt resp max min est incl excl ref ant post lat sup inf jr sr"
 )
-_END = re.compile(r"[.!?]+[\"')\]]*(?=\s|$)|\n\s*\n")
+# "? pneumonia": a question mark before its question ends nothing.
+_END = re.compile(r"(?:[.!]|(?<=[^\s.!?])\?)[.!?]*[\"')\]]*(?=\s|$)|\n\s*\n")
 _LIST = re.compile(r"(?:^|(?<=[\s.;:]))(?:\(?\d{1,2}[.)]|[-*\u2022\u2013])\s+(?=\S)", re.MULTILINE)
 _ITEM_LINE = re.compile(r"\s*(?:\(?\d{1,2}[.)]\s|[-*\u2022\u2013]\s)")
 _WRAPPED = 60  # characters; a shorter line was ended on purpose

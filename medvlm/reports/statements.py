@@ -20,6 +20,9 @@ _JOINING = frozenset({"or", "nor"})
 _LINKING = frozenset({"and", "/", *_JOINING})
 _LISTING = _LINKING | {","}
 _CHOOSING = frozenset({"or", "versus", "/"})
+# What may end a list that was denied: "no effusion, pneumothorax are seen".
+_ENDING = frozenset({"seen", "identified", "noted"})
+_COURSES = frozenset({"increased", "decreased", "larger", "smaller", "worse", "better", "new"})
 _AT_PLACES = frozenset({"in", "on", "at", "within", "present", "seen", "along", "near"})
 
 
@@ -89,8 +92,9 @@ class _Clause:
         judged: list[tuple[Named, Effect | None]] = []
         for item in self.named:
             effect, later = before.get(item.start), behind.get(item.start)
-            if effect in (None, "present", "unsaid") and later:
-                effect = later
+            # "If pneumonia is suspected" is no suspicion.
+            if effect in (None, "present") or (effect == "unsaid" and later != "uncertain"):
+                effect = later or effect
             elif effect == "uncertain" and later == "absent":
                 effect = "absent"
             if effect is None and item.start in joined:
@@ -158,20 +162,35 @@ class _Clause:
 
     def _denied_at_end(self, start: int) -> bool:
         """ "no effusion, pneumothorax are seen": the verb is the list's."""
-        rest = [word for word in self.words[start : self.end] if word in IS]
-        return bool(rest) and self.words[self.end - 1] in IS
+        began = max((item.end for item in self.triggers if item.end <= start), default=self.start)
+        had_verb = IS & set(self.words[began:start])  # "no effusion is seen, a nodule is seen"
+        return not had_verb and self.words[self.end - 1] in _ENDING
 
     def _starts_anew(self, start: int) -> bool:
         """Whether the words after "and" say something of their own: "and a small effusion"."""
         for position in range(start, self.end):
             if isinstance(self.at.get(position), Named):
                 item = self.at[position]
-                return isinstance(item, Named) and item.effect is not None
+                assert isinstance(item, Named)
+                if item.effect is not None or IS & set(self.words[position : item.end]):
+                    return True
+                return self._has_predicate(item.end)
             if self.words[position] in QUALIFIERS:
                 return True
             if self.words[position] in _PUNCTUATION | _LINKING:
                 return False
         return False
+
+    def _has_predicate(self, start: int) -> bool:
+        """Whether a verb and how it is follow: "is small", "has increased"; not "is seen"."""
+        verbs = start
+        while verbs < self.end and self.words[verbs] in IS:
+            verbs += 1
+        return (
+            verbs > start
+            and self.words[verbs : verbs + 1] != []
+            and (self.words[verbs] in QUALIFIERS | _COURSES)
+        )
 
     def _segment_end(self, start: int) -> int:
         for position in range(start, self.end):

@@ -37,11 +37,13 @@ def structured_report(data: bytes, source: str) -> Report:
         kind = UID(str(header_value(ds, "SOPClassUID") or "")).name
         if "SR" not in kind.split() or "ContentSequence" not in ds:
             raise UnusableReport("The file is no structured report with content.", code="no_report")
+        evidence = _evidence(ds)
         return checked(
             Report(
                 source=source,
                 sections=tuple(_sections(ds)),
-                study_instance_uid=_study(ds),
+                study_instance_uid=evidence or uid(ds, "StudyInstanceUID"),
+                own_study=evidence is None,
                 accession_number=text(ds, "AccessionNumber"),
                 patient_id=text(ds, "PatientID"),
                 issued=iso((text(ds, "ContentDate") or "") + (text(ds, "ContentTime") or "")),
@@ -52,13 +54,13 @@ def structured_report(data: bytes, source: str) -> Report:
         )
 
 
-def _study(ds: Dataset) -> str | None:
-    """The study whose images are the evidence, if it is one; else the report's own."""
+def _evidence(ds: Dataset) -> str | None:
+    """The study whose images are the evidence, if it is one."""
     evidence = {
         uid(item, "StudyInstanceUID")
         for item in header_value(ds, "CurrentRequestedProcedureEvidenceSequence") or ()
     } - {None}
-    return evidence.pop() if len(evidence) == 1 else uid(ds, "StudyInstanceUID")
+    return evidence.pop() if len(evidence) == 1 else None
 
 
 def _sections(ds: Dataset) -> Iterator[Section]:

@@ -26,6 +26,9 @@ _COLUMNS: dict[str, frozenset[str]] = {
 }
 _LARGEST_FIELD = 1 << 24
 _PRELIMINARY = frozenset({"preliminary", "partial", "draft", "registered"})
+_WITHDRAWN = frozenset(
+    {"cancelled", "canceled", "entered-in-error", "entered in error", "deleted", "void", "voided"}
+)
 _ISO = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)(?:[T ]?(\d\d):?(\d\d)(?::?(\d\d))?)?")
 
 
@@ -44,6 +47,8 @@ def rows_of(text: str) -> Iterator[tuple[int, dict[str, str]]]:
 
     Columns are named in lower case with underscores. Raises csv.Error.
     """
+    if text[:4].lower() == "sep=":  # Excel's own first line
+        text = text.partition("\n")[2]
     header = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = max(_DELIMITERS, key=header.count)
     csv.field_size_limit(_LARGEST_FIELD)
@@ -77,6 +82,8 @@ def report_of(row: Mapping[str, str], source: str) -> Report:
     study, accession = _cell(row, "study"), _cell(row, "accession")
     if study and not is_uid(study):
         raise UnusableReport("The StudyInstanceUID is none.", code="no_study")
+    if _cell(row, "status").lower() in _WITHDRAWN:
+        raise UnusableReport("The report was withdrawn.", code="status")
     sections = split_sections(_cell(row, "text"))
     for name in ("findings", "impression"):
         if text := _cell(row, name):

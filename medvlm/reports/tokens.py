@@ -28,6 +28,7 @@ from medvlm.reports.triggers import (
     HEDGING,
     NORMAL,
     NOT_AN_END,
+    OTHER_EXAMS,
     STUDY_WORDS,
     TRIGGERS,
     Effect,
@@ -50,6 +51,8 @@ _SPELLINGS = tuple(
         (r"\bb/l\b", "bilateral"),
         (r"\bvs?\.? (?=\w)|\bvs\b", "versus "),
         (r"\band/or\b", "or"),
+        (r",? \bif (?:any|present)\b(?: at all)?,?", " if any"),
+        (r"\b(left|right)(?:[ -]sided)? but no (?:left|right)\b", r"\1"),
         (r"\bair[ -]space\b", "airspace"),
         (r"\bhyper[ -](?=infl|exp|aer|luc)", "hyper"),
         (r"\boedema", "edema"),
@@ -94,7 +97,7 @@ class Break:
 
 
 Item = Named | Trigger | Break
-Kind = Literal["finding", "trigger", "clause", "denial", "normal", "sentence"]
+Kind = Literal["finding", "trigger", "clause", "denial", "normal", "sentence", "exam"]
 
 
 def words_of(sentence: str) -> list[str]:
@@ -138,7 +141,7 @@ def find_items(words: Sequence[str]) -> list[Item]:
         elif kind == "normal":
             normal += _normal_organs(words, since, max(since, nearer), position, end)
             since = end
-        else:
+        elif kind != "exam":
             last = words[position - 1] if position else ""
             if kind == "clause" or last not in NOT_AN_END:
                 items.append(Break(position, end, denial=kind == "denial"))
@@ -158,6 +161,7 @@ def _table() -> dict[str, list[tuple[Phrase, Kind]]]:
         ("normal", NORMAL),
         ("clause", CLAUSE_ENDS),
         ("denial", DENIAL_ENDS),
+        ("exam", OTHER_EXAMS),
     )
     table: dict[str, list[tuple[Phrase, Kind]]] = defaultdict(list)
     for kind, phrases in sources:

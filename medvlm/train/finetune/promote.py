@@ -19,7 +19,8 @@ from medvlm.errors import CheckpointError, PromotionRefused
 from medvlm.model import registry
 from medvlm.model.checkpoint import CONFIG, DEFAULT, CheckpointConfig, load_checkpoint
 from medvlm.model.registry import Entry, GateResult
-from medvlm.train.finetune.record import EVALUATION, Evaluation, Figure, Part
+from medvlm.resources import resource_dir
+from medvlm.train.finetune.record import EVALUATION, Evaluation, Figure, Identity, Part
 
 
 @dataclass(frozen=True)
@@ -108,14 +109,28 @@ def read_evaluation(folder: Path) -> tuple[Evaluation, str]:
 
 
 def judge(evaluation: Evaluation, gates: PromotionGates) -> Judgement:
-    """Holds the figures against the gates."""
-    warnings = list(evaluation.warnings)
+    """Holds the figures against the gates, and the base against the checkpoint in use."""
+    warnings = [*evaluation.warnings, *_lineage(evaluation.base)]
     if not evaluation.retention:
         warnings.append("retention was not measured: what the model forgot is not known")
     for part in (*evaluation.subgroups, *evaluation.retention_subgroups):
         if part.macro_auroc.change is None or not part.enough:
             warnings.append(f"{part.name}: {part.patients} patients are too few to tell")
     return Judgement(tuple(_results(evaluation, gates)), tuple(warnings))
+
+
+def _lineage(base: Identity) -> Iterator[str]:
+    """Whether "before" is what is in use; if not, the gain that the gates see is over another."""
+    standing = registry.stack()
+    if standing:
+        used: Entry | CheckpointConfig = standing[-1]
+    else:
+        used = CheckpointConfig.from_yaml(resource_dir("checkpoints") / DEFAULT / CONFIG)
+    if (base.version, base.weights_sha256) != (used.version, used.weights_sha256):
+        yield (
+            f"made from {base.name} {base.version}, not from {used.name} {used.version}, which is "
+            "in use: the two were not compared, and what that one learned is not in this one"
+        )
 
 
 def _results(evaluation: Evaluation, gates: PromotionGates) -> Iterator[GateResult]:

@@ -15,13 +15,11 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock, Timeout
 
 from medvlm import __version__
@@ -32,6 +30,7 @@ from medvlm.data.site import Site
 from medvlm.data.site_summary import SiteSummary
 from medvlm.dicom.confidentiality import Key
 from medvlm.errors import ConfigError, DataSetError
+from medvlm.findings import NIH_FINDINGS
 from medvlm.model import registry
 from medvlm.model.checkpoint import (
     CARD,
@@ -45,6 +44,7 @@ from medvlm.model.checkpoint import (
 from medvlm.train.finetune.assess import assess, films_to_score, site_data
 from medvlm.train.finetune.card import model_card
 from medvlm.train.finetune.compare import filled, truth_of
+from medvlm.train.finetune.journal import LOCK, Journal, Say, write_whole
 from medvlm.train.finetune.learn import learn, train_config
 from medvlm.train.finetune.material import (
     Sides,
@@ -60,10 +60,8 @@ from medvlm.train.finetune.record import EVALUATION, Evaluation, Identity
 from medvlm.train.finetune.targets import SiteAsker, taught_sentences
 from medvlm.train.targets import Asker
 
-RUN, DATA, WORK, CHECKPOINT, LOCK = "run.json", "data", "work", "checkpoint", ".lock"
+DATA, WORK, CHECKPOINT = "data", "work", "checkpoint"
 LOOK_AT_ONCE = 8
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,7 @@ def finetune(request: Request, say: Say = lambda text: None) -> Evaluation:
 
 class _Run:
     def __init__(self, request: Request, say: Say) -> None:
-        self.request, self.config, self.out, self.say = request, request.config, request.out, say
+        self.request, self.config, self.out = request, request.config, request.out
         self.work = request.out / WORK
         self.base_folder = resolve_checkpoint(request.base)
         self.base = CheckpointConfig.from_yaml(self.base_folder / CONFIG)
@@ -113,27 +111,29 @@ class _Run:
             )
         self.retention = retention_sets(request.retention) if request.retention else []
         self.key = self._key()
-        self.seconds: dict[str, float] = {}
+        self.journal = Journal(self.out, self.key, say)
 
     def run(self) -> Evaluation:
-        self._begin()
+        self.journal.begin()
         done = self.out / CHECKPOINT / EVALUATION
         if not done.is_file():
-            with self._step("prepare", "1/6 preparing the de-identified set"):
+            with self.journal.step("prepare", "1/6 preparing the de-identified set"):
                 summary = self._prepare()
             data = load_set(self.out / DATA)
             own = sides(data, self.config.tuning)
-            with self._step("before", "2/6 what the base says"):
+            with self.journal.step("before", "2/6 what the base says"):
                 base = load_checkpoint(str(self.base_folder), self.request.llm_path)
                 before = self._judged(base, own, "before")
-            with self._step("learn", "3/6 learning"):
+            with self.journal.step("learn", "3/6 learning"):
                 blends, sentences = self._learn(base, own)
             del base
-            with self._step("recalibrate", "4/6 recalibrating on tuning patients"):
+            with self.journal.step("recalibrate", "4/6 recalibrating on tuning patients"):
                 candidate = self._recalibrated(own)
-            with self._step("after", "5/6 what the candidate says"):
-                after = self._judged(candidate, own, "after")
-            with self._step("compare", "6/6 comparing"):
+            with self.journal.step("after", "5/6 what the candidate says"):
+                # The classifiers alone have no say in what the language model answers.
+                same = None if blends.get("text") else before
+                after = self._judged(candidate, own, "after", same)
+            with self.journal.step("compare", "6/6 comparing"):
                 candidate.config.to_yaml(self.work / CONFIG)
                 films = films_to_score(own, self.retention, self.config.retention_films)
                 parts = assess(films, own, before, after, self.config)
@@ -142,7 +142,7 @@ class _Run:
                 candidate=_identity(candidate.config, self.work / CONFIG),
                 site=site_data(summary, own, sentences),
                 blend=blends,
-                seconds=round(sum(self.seconds.values()), 1),
+                seconds=round(sum(self.journal.seconds.values()), 1),
                 warnings=self._warnings(summary),
                 **parts,
             )
@@ -170,43 +170,6 @@ class _Run:
         base = self.base.name
         return self.request.name or (base if base.endswith("-site") else f"{base}-site")
 
-    def _begin(self) -> None:
-        """Claims OUT, or finds that it is this run's. Raises DataSetError if it is another's."""
-        path = self.out / RUN
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            self.seconds = dict(found["seconds"])
-        except FileNotFoundError:
-            if any(place.name != LOCK for place in self.out.iterdir()):
-                raise DataSetError(
-                    "is not empty", file=str(self.out), remedy="Give --out a new folder."
-                ) from None
-            self._note()
-            return
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataSetError(
-                "is not the record of a run", file=str(path), remedy="Give --out a new folder."
-            ) from error
-        if found.get("key") != self.key:
-            raise DataSetError(
-                "holds a run with other data, settings or another base",
-                file=str(self.out),
-                remedy="Give --out a new folder; one key keeps every patient on the same side.",
-            )
-
-    def _note(self) -> None:
-        content = {"key": self.key, "seconds": self.seconds}
-        _write(self.out / RUN, json.dumps(content, indent=2) + "\n")
-
-    @contextmanager
-    def _step(self, name: str, title: str) -> Iterator[None]:
-        self.say(title)
-        start = time.monotonic()
-        yield
-        spent = self.seconds.get(name, 0.0) + time.monotonic() - start
-        self.seconds[name] = round(spent, 1)
-        self._note()
-
     # ---- the steps ----
 
     def _prepare(self) -> SiteSummary:
@@ -216,12 +179,26 @@ class _Run:
         made = plan(self.request.site, self.base.gate, self.request.secret)
         return write_prepared(made, self.out / DATA)
 
-    def _judged(self, checkpoint: Checkpoint, own: Sides, when: str) -> dict[str, Predictions]:
-        """What a checkpoint says of everybody who is scored, by the part's name."""
+    def _judged(
+        self,
+        checkpoint: Checkpoint,
+        own: Sides,
+        when: str,
+        same: dict[str, Predictions] | None = None,
+    ) -> dict[str, Predictions]:
+        """What a checkpoint says of everybody who is scored, by the part's name.
+
+        `same`: of a checkpoint with the same first encoder, connector and language model.
+        """
         films = films_to_score(own, self.retention, self.config.retention_films)
         return {
             name: predict(
-                checkpoint, each, self.work / f"{when}-{i}.npz", LOOK_AT_ONCE, f"{when}: {name}"
+                checkpoint,
+                each,
+                self.work / f"{when}-{i}.npz",
+                LOOK_AT_ONCE,
+                f"{when}: {name}",
+                same[name].margins if same else None,
             )
             for i, (name, each) in enumerate(films.items())
         }
@@ -237,13 +214,13 @@ class _Run:
         material = gather(own, self.retention, self.config, cache)
         data = DataConfig(root=self.out / DATA, per_epoch={}, cache=cache)
         run = train_config(self.config, base.model, data, self.work / "train")
-        plain = Asker.build([], self.base.model.encoder.size)
+        plain = Asker.build([], self.base.model.encoder.size, self.config.most_turns)
         asker = SiteAsker(plain, taught, own.silent, self.config.silence)
         blends = learn(base.model, material, asker, self.config, run, self.key).blends
         tuned = self.work / "tuned"
         shutil.rmtree(tuned, ignore_errors=True)
         save_checkpoint(base.model, self._candidate_config(), tuned)
-        _write(note, json.dumps(blends))
+        write_whole(note, json.dumps(blends))
         return blends, count
 
     def _sentences(self, own: Sides) -> dict[str, Any]:
@@ -267,7 +244,8 @@ class _Run:
         tuned = load_checkpoint(str(self.work / "tuned"), self.request.llm_path)
         films = [*own.tuning, *(film for data in self.retention for film in recalled(data))]
         path = self.work / "tuning.npz"
-        said = predict(tuned, films, path, LOOK_AT_ONCE, "tuning patients")
+        unasked = np.full((len(films), len(NIH_FINDINGS)), np.nan)
+        said = predict(tuned, films, path, LOOK_AT_ONCE, "tuning patients", unasked)
         truth = filled(truth_of(films), silence_of(films, own.silent))
         return replace(tuned, config=recalibrate(tuned.config, truth, said.probabilities))
 
@@ -293,8 +271,8 @@ class _Run:
         shutil.copyfile(self.work / CONFIG, partial / CONFIG)
         card = self.base_folder / CARD
         base_card = card.read_text(encoding="utf-8") if card.is_file() else "It has none."
-        _write(partial / CARD, model_card(evaluation, summary, self.config, base_card))
-        _write(partial / EVALUATION, evaluation.model_dump_json(indent=2) + "\n")
+        write_whole(partial / CARD, model_card(evaluation, summary, self.config, base_card))
+        write_whole(partial / EVALUATION, evaluation.model_dump_json(indent=2) + "\n")
         load_checkpoint(str(partial), self.request.llm_path)
         for log in (self.work / "train").glob("*/log.jsonl"):
             shutil.copyfile(log, self.out / f"log-{log.parent.name}.jsonl")
@@ -317,10 +295,3 @@ def _fingerprint(site: Site, secret: bytes) -> str:
     parts += [repr(study.review) for study in site.studies if study.review]
     parts += [repr((uid, site.boxes[uid])) for uid in site.boxes]
     return Key(secret).digest("site", "\n".join(sorted(parts))).hex()
-
-
-def _write(path: Path, content: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(content, encoding="utf-8")
-    partial.replace(path)
