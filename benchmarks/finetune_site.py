@@ -37,7 +37,15 @@ PRESENT = ("{} is seen.", "There is {}.", "Findings of {}.", "The film shows {}.
 ABSENT = ("No {}.", "There is no {}.", "No evidence of {}.")
 UID_ROOT = "1.2.826.0.1.3680043.10.9999"
 BIRTH_DATE, DOCTOR = "19500101", "Tiddlemarsh"
-CODES = ("utf-8", "utf-16-le")
+# Names, doctor, UIDs, birth date, accession and record numbers; one pattern each, for speed.
+PLANTED = ("quibble", "zebedia", "tiddlemarsh", re.escape(UID_ROOT), BIRTH_DATE)
+PLANTED += ("acc7" + "[0-9]" * 4, "mrn" + "[a-j]" * 4)
+_UNITS = re.compile(r"\\.|\[[^]]*\]|.")
+MARKS = [
+    re.compile(between.join(_UNITS.findall(word)).encode())
+    for word in PLANTED
+    for between in ("", "\\x00")
+]
 
 
 def main() -> None:
@@ -79,12 +87,10 @@ def main() -> None:
     evaluation = json.loads((result / "checkpoint" / "evaluation.json").read_text())
     figures = [part["macro_auroc"] for part in (evaluation["validation"], *evaluation["retention"])]
     print(json.dumps({"seconds": seconds, "finetune": own, "macro_auroc": figures}, indent=2))
-    secrets = planted(folder)
-    assert len(list(leaks(folder, secrets))) > len(seconds), "what is looked for must be findable"
+    assert len(list(leaks(folder))) > len(seconds), "what is looked for must be findable"
     for place in (result, options.out / "home", options.out / "terminal"):
         files = sum(path.is_file() for path in place.rglob("*"))
-        found = sorted(set(leaks(place, secrets)))
-        print(f"{place.name}: {len(secrets)} identifiers in {files} files: {found or 'none found'}")
+        print(f"{place.name}: identifiers in {files} files: {sorted(leaks(place)) or 'none found'}")
 
 
 def choose(films: tuple[Film, ...], kind: str, patients: int) -> list[Film]:
@@ -203,23 +209,11 @@ def run(home: Path, words: list[object], log: Path) -> float:
     return spent
 
 
-def planted(folder: Path) -> set[str]:
-    """What names somebody: in headers, in report text, in names of files and folders."""
-    with (folder / "reports.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    names = {part for row in rows for part in row["PatientName"].split("^")}
-    numbers = {row["AccessionNumber"] for row in rows}
-    records = {f"MRN{row['PatientName'][-4:].upper()}" for row in rows}
-    return names | numbers | records | {UID_ROOT, BIRTH_DATE, DOCTOR}
-
-
-def leaks(folder: Path, secrets: set[str]) -> Iterator[str]:
-    """Files that hold one of them in their bytes or their name, in any case, also as UTF-16."""
-    words = [re.escape(word.lower().encode(code)) for word in secrets for code in CODES]
-    wanted = re.compile(b"|".join(words))
+def leaks(folder: Path) -> Iterator[str]:
+    """Files that hold a planted identifier in their bytes or name, in any case, also as UTF-16."""
     for path in folder.rglob("*"):
         content = path.read_bytes().lower() if path.is_file() else b""
-        if wanted.search(path.name.lower().encode()) or wanted.search(content):
+        if any(mark.search(path.name.lower().encode()) or mark.search(content) for mark in MARKS):
             yield str(path.relative_to(folder))
 
 

@@ -15,7 +15,7 @@ from medvlm.cli import application
 from medvlm.config.compare import CompareConfig, merged
 from medvlm.errors import CheckpointError, ConfigError
 from medvlm.evaluate.comparison import compare, markdown
-from medvlm.train.compare import COST, SCORES, finished, runs
+from medvlm.train.compare import COST, SCORES, _Sets, finished, runs
 from medvlm.train.scores import _places
 from tests.sets import pack
 
@@ -143,6 +143,35 @@ def test_what_is_kept_holds_no_data_and_belongs_to_its_films(tmp_path: Path) -> 
     labels.write_text("\n".join(lines) + "\n")
     with pytest.raises(CheckpointError, match="other films or labels"):
         finished(config)
+
+
+def test_alignment_is_scored_on_its_own_sets_too(tmp_path: Path) -> None:
+    pack(tmp_path)
+    stage = {"epochs": 1, "learning_rate": 1e-3}
+    counts = {"nih_cxr": 8, "vqa_rad": 8}
+    train = {
+        "data": {"root": str(tmp_path), "per_epoch": counts, "cache": str(tmp_path / "cache")},
+        **dict.fromkeys(("warm_up", "stage1", "stage2"), stage),
+    }
+    sets = _Sets(_config(tmp_path, train=train))
+    assert len(sets.samples["closed_groups"])
+    assert set(sets.store.kinds) == {"nih_cxr", "kermany_cxr", "vqa_rad"}
+
+
+def test_pretraining_is_given_the_language_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack(tmp_path)
+    given: list[Path | None] = []
+
+    def stopped(config: object, llm_path: Path | None = None) -> Path:
+        given.append(llm_path)
+        raise InterruptedError
+
+    monkeypatch.setattr("medvlm.train.compare.pretrain", stopped)
+    with pytest.raises(InterruptedError):
+        list(runs(_config(tmp_path), tmp_path / "llm"))
+    assert given == [tmp_path / "llm"]
 
 
 def test_places_asked_about_are_opacities_and_their_mirror_images() -> None:

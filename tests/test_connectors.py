@@ -396,6 +396,7 @@ def test_a_region_of_a_volume_has_slices(kind: str) -> None:
 
     assert same(0.0, 0.5)
     assert same(0.2, 0.2), "a single slice"
+    assert same(1.0, 1.0), "the far end"
     assert not same(0.5, 1.0)
     assert not same(0.0, 0.75)
     assert not same()

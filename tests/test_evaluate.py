@@ -63,7 +63,8 @@ def test_boxes_of_other_findings_are_scored_where_they_are(tmp_path: Path) -> No
     found = scores(root, ("grounding",))["grounding"]
     assert set(found["per_finding"]) == {"Mass"}
     assert found["per_finding"]["Mass"]["n_films"] == found["per_finding"]["Mass"]["n_boxes"] == 2
-    assert found["per_finding"]["Mass"]["pointing_game_ci"] is None  # of two patients
+    assert found["per_finding"]["Mass"]["pointing_game"] is None  # of two patients
+    assert found["per_finding"]["Mass"]["too_few"]
 
 
 @pytest.mark.usefixtures("tiny")
@@ -87,7 +88,9 @@ def test_vqa(tmp_path: Path) -> None:
     assert {kind: own["n"] for kind, own in found["by_organ"].items()} == {
         "HEAD": 4, "CHEST": 4, "ABD": 4,
     }  # fmt: skip
-    assert found["by_organ"]["HEAD"]["gain_ci"] is None  # of four images
+    assert found["by_organ"]["HEAD"]["gain"] is None  # of four images
+    assert found["by_organ"]["HEAD"]["too_few"]
+    assert "too_few" not in found["by_type"]["OTHER"]
     whole = found["by_type"]["OTHER"]
     assert (whole["n"], whole["n_open"]) == (12, 12)
     for name in ("closed_accuracy", "gain", "gain_over_blank", "open_token_f1"):
@@ -107,7 +110,7 @@ def test_a_question_of_two_kinds_counts_in_both_and_no_organ_s_only_image_is_swa
     assert counts == {"PRES": (1, 1), "SIZE": (1, 1), "OTHER": (3, 3)}
     assert found["n_closed_without_control"] == 2
     assert "gain" not in found["by_organ"]["CHEST"]
-    assert found["by_organ"]["CHEST"]["gain_over_blank"] is not None
+    assert "gain_over_blank" in found["by_organ"]["CHEST"]
 
 
 @pytest.mark.usefixtures("tiny")
@@ -122,7 +125,8 @@ def test_reports_of_people_are_held_against_the_drafts(tmp_path: Path) -> None:
     assert sum(own["confusion"]["present"].values()) == 1
     assert sum(own["confusion"]["uncertain"].values()) == 1
     assert sum(own["confusion"]["absent"].values()) == 2
-    assert {"bleu_1", "bleu_4_ci", "rouge_l"} <= set(own)
+    assert own["too_few"]
+    assert own["rouge_l"] is own["polarity"]["absent"]["f1"] is None
     assert [pair.reference for pair in found.reports] == texts
     assert [pair.image for pair in found.reports] == ["0000.png", "0001.png", "0002.png"]
     assert all(pair.draft.endswith(".") for pair in found.reports)
@@ -182,7 +186,7 @@ def test_the_command_writes_figures_tables_pictures_and_pairs(tmp_path: Path) ->
     assert "report.text_contradicts_classifier  0\n" in said
     page = (out / "figures.md").read_text()
     pictures = sorted(path.name for path in out.glob("*.png"))
-    assert pictures == ["nih_cxr-roc.png", "nih_cxr-subgroups.png"]
+    assert pictures == ["nih_cxr-subgroups.png"]  # no finding has enough positives for a curve
     assert all(f"]({name})" in page for name in pictures)
     with (out / "pairs.csv").open(newline="") as file:
         (pair,) = csv.DictReader(file)

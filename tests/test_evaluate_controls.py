@@ -77,17 +77,23 @@ def test_the_mirrored_box_lies_across() -> None:
 
 
 def test_changes_by_hand() -> None:
-    truth = np.array([[1.0, 0.0], [1.0, 1.0], [np.nan, 1.0]])
-    real = np.array([[0.9, 0.1], [0.5, 0.6], [0.5, 0.4]])
-    control = np.array([[0.4, 0.9], [0.7, 0.6], [0.0, np.nan]])
-    patients = ["a", "b", "c"]
+    truth = np.array([[1.0, 0.0], [1.0, 1.0], [np.nan, 1.0], [1.0, 0.0], [1.0, 0.0]])
+    real = np.array([[0.9, 0.1], [0.5, 0.6], [0.5, 0.4], [0.5, 0.1], [0.5, 0.1]])
+    control = np.array([[0.4, 0.9], [0.7, 0.6], [0.0, 0.3], [0.7, 0.1], [0.6, 0.1]])
+    patients = list("abcde")
     found = _changes(truth, real, control, patients, resamples(patients, n=20))
-    assert found["n"] == 3  # 0.9 to 0.4, 0.5 to 0.7, 0.6 as it was
-    assert found["mean_change"] == pytest.approx((-0.5 + 0.2 + 0) / 3)
-    assert found["share_falling"] == pytest.approx(1 / 3)
-    assert found["mean_change_ci"] is None  # three patients are too few
+    assert found["n"] == 6  # 0.9 to 0.4, 0.5 to 0.7, 0.6 as it was, 0.4 to 0.3, 0.5 to 0.7 and 0.6
+    assert found["mean_change"] == pytest.approx((-0.5 + 0.2 + 0 - 0.1 + 0.2 + 0.1) / 6)
+    assert found["share_falling"] == pytest.approx(2 / 6)
+    low, high = found["mean_change_ci"]
+    assert low < found["mean_change"] < high
+    control[2, 1] = np.nan
+    few = _changes(truth, real, control, patients, resamples(patients, n=20))
+    assert few["n"] == 5  # of four patients
+    assert few["too_few"]
+    assert few["mean_change"] is few["share_falling_ci"] is None
     nothing = np.full_like(truth, np.nan)
-    assert _changes(truth, real, nothing, patients, np.ones((1, 3))) == {"n": 0}
+    assert _changes(truth, real, nothing, patients, np.ones((1, 5))) == {"n": 0}
 
 
 @pytest.mark.usefixtures("tiny")
@@ -176,7 +182,8 @@ def test_a_group_is_held_against_all_others() -> None:
     assert male["gap"] == pytest.approx(1 - rest)
     assert male["gap_ci"][0] > 0.2
     assert female["gap"] == pytest.approx(rest - 1)
-    assert male["per_finding"]["B"] == {"auroc": None, "auroc_ci": None, "n_positive": 0}
+    few = {"auroc": None, "auroc_ci": None, "n_positive": 0, "too_few": True}
+    assert male["per_finding"]["B"] == few
     assert female["per_finding"]["B"]["auroc"] == pytest.approx(
         auroc(truth[~men, 1], said[~men, 1])
     )
@@ -191,6 +198,9 @@ def test_few_films_are_counted_and_not_scored() -> None:
     assert (auc["n"], auc["n_positive"], auc["macro_auroc"], auc["gap_ci"]) == (15, 10, None, None)
     table = calibration_by_group(members, truth, np.full((60, 1), 0.5), patients)["age"]
     assert (table["<18"]["ece"], table["<18"]["n"]) == (None, 15)
+    assert auc["too_few"]
+    assert table["<18"]["too_few"]
+    assert "too_few" not in table["41-65"]
     assert table["41-65"]["bias"] == pytest.approx(0.5 - 2 / 3)
     assert table["41-65"]["ece"] == pytest.approx(2 / 3 - 0.5)
     assert table["41-65"]["brier"] == pytest.approx(0.25)

@@ -68,11 +68,12 @@ def test_the_page_has_a_section_for_what_is_there() -> None:
     assert (
         f"| Mass | {own['n_positive']} of 60 | {own['auroc']:.3f} ({low:.3f} to {high:.3f})" in page
     )
-    assert "| Hernia | 0 of 60 | - | - | 0.000 | - | " in page
+    assert "| Hernia | 0 of 60 |" + " too few |" * 5 in page
     assert "| SIZE | 2 | 0.500 | - | - | - | 1 | - |" in page
     assert "| opacity, small | 0 | - | - | - | - |" in page
     assert "| probabilities: blank | 3 | -0.500 | - |" in page
-    assert "| sex: female | 10 |" in page
+    female = next(line for line in page.splitlines() if line.startswith("| sex: female | 10 |"))
+    assert female.split(" | ")[3:] == ["too few"] * 3 + ["-", "too few", "too few |"]
     assert "What the drafts say" not in page
     for block in page.split("\n\n"):
         if block.startswith("|"):
@@ -90,6 +91,14 @@ def test_pictures_show_something(tmp_path: Path) -> None:
             assert np.asarray(picture.convert("L")).std() > 5
     bare = {key: evaluation()[key] for key in ("model", "data")}
     assert draw(bare, tmp_path, "bare") == []
+
+
+def test_no_curve_is_drawn_of_too_few_positives(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    scores = evaluation()
+    for own in scores["classification"]["per_finding"].values():
+        own["too_few"] = True
+    assert "set-roc.png" not in draw(scores, tmp_path, "set")
 
 
 def test_two_evaluations_of_one_set_keep_their_pictures_apart(tmp_path: Path) -> None:

@@ -130,16 +130,21 @@ def test_uncertain_is_neither_present_nor_absent() -> None:
     drafted = np.array(
         [["present", "absent"], ["present", "absent"], ["uncertain", "unmentioned"]], object
     )
-    scores = against_references(references, texts, drafted, names, ["p1", "p2", "p3"])
-    assert scores["n"] == 3
+    few = against_references(references, texts, drafted, names, ["p1", "p2", "p3"])
+    assert few["too_few"]
+    assert few["bleu_1"] is few["polarity"]["present"]["f1"] is None
+    assert (few["n"], few["confusion"]["present"]["present"]) == (3, 1)
+    twice = np.concatenate([drafted, drafted])
+    scores = against_references(references * 2, texts * 2, twice, names, list("abcdef"))
+    assert scores["n"] == 6
     assert {name: own["f1"] for name, own in scores["polarity"].items()} == {
         "present": 0.5, "uncertain": 0.0, "absent": pytest.approx(2 / 3),
     }  # fmt: skip
     assert scores["confusion"]["present"] == {
-        "present": 1, "uncertain": 1, "absent": 0, "unmentioned": 0,
+        "present": 2, "uncertain": 2, "absent": 0, "unmentioned": 0,
     }  # fmt: skip
-    assert scores["confusion"]["unmentioned"]["absent"] == 1
-    assert sum(sum(row.values()) for row in scores["confusion"].values()) == 6
+    assert scores["confusion"]["unmentioned"]["absent"] == 2
+    assert sum(sum(row.values()) for row in scores["confusion"].values()) == 12
     low, high = scores["bleu_1_ci"]
     assert low <= scores["bleu_1"] <= high
     assert scores["rouge_l"] == pytest.approx((1 + 2 * 1 / 5 + 2 * 1 / 3) / 3)

@@ -7,6 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from filelock import FileLock
@@ -14,10 +15,12 @@ from typer.testing import CliRunner, Result
 
 from medvlm.cli import application
 from medvlm.config import FinetuneConfig, PromotionGates
+from medvlm.data.sets import load_set
 from medvlm.errors import DataSetError, UsageError
 from medvlm.model.checkpoint import load_checkpoint
 from medvlm.train.finetune import run as run_module
 from medvlm.train.finetune.key import site_key
+from medvlm.train.finetune.predict import predict
 from medvlm.train.finetune.record import EVALUATION, Evaluation
 from tests.sets import nih
 from tests.site import Hospital, hospital
@@ -81,7 +84,7 @@ def test_from_a_folder_to_a_promoted_checkpoint(
     out = tmp_path / "out"
     kept = nih(tmp_path / "kept", 40)
     with monkeypatch.context() as patched:
-        patched.setattr(run_module.shutil, "rmtree", lambda *_, **__: None)  # `work` stays
+        patched.setattr("shutil.rmtree", lambda *_, **__: None)  # `work` stays
         result = finetune(ward.folder, "--out", out, "--config", settings, "--retention", kept)
     assert result.exit_code == 0, result.output
     # Nothing of the folder is anywhere: kept, to be removed later, or said.
@@ -104,6 +107,29 @@ def test_from_a_folder_to_a_promoted_checkpoint(
     split = json.loads((out / "data" / "split.json").read_text())
     assert split["sha256"] == evaluation.site.split_sha256
     assert load_checkpoint(str(out / "checkpoint")).config.status == "candidate"
+    for lesson, epochs in (("heads", 12), ("text", 1)):
+        rows = [json.loads(row) for row in (out / f"log-{lesson}.jsonl").read_text().splitlines()]
+        assert 0 < sum("held_out_loss" in row for row in rows) <= epochs
+
+
+def test_classifiers_alone_leave_the_language_model_as_it_was(
+    ward: Hospital, tiny: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "finetune.yaml"
+    path.write_text(yaml.safe_dump(SETTINGS | {"text": {"epochs": 0, "learning_rate": 1e-3}}))
+    assert finetune(ward.folder, "--out", tmp_path / "out", "--config", path).exit_code == 0
+    found = evaluation_of(tmp_path / "out")
+    assert set(found.blend) == {"heads"}
+    language = found.validation.language_auroc
+    assert language.before == language.after != found.validation.macro_auroc.after
+    # It is not taken on trust: asked again, the candidate answers as the base did.
+    films = [film for film in load_set(tmp_path / "out" / "data").films if film.validation]
+    answers = [
+        predict(load_checkpoint(str(folder)), films, tmp_path / f"{i}.npz", 8, "asked")
+        for i, folder in enumerate((tiny, tmp_path / "out" / "checkpoint"))
+    ]
+    np.testing.assert_allclose(answers[0].margins, answers[1].margins, rtol=0, atol=1e-5)
+    assert not np.allclose(answers[0].probabilities, answers[1].probabilities, atol=1e-3)
 
 
 @pytest.fixture

@@ -172,7 +172,7 @@ def test_recalibration_goes_through_the_base_calibration() -> None:
     assert ((said < cut) == (before[:, EFFUSION] < 0.05)).all()
 
 
-def test_comparison_is_paired_and_silence_is_absence_for_calibration_alone(tmp_path: Path) -> None:
+def test_comparison_is_paired_and_silence_is_absence_but_for_one_figure(tmp_path: Path) -> None:
     films = [replace(film, validation=False) for film in site(tmp_path, 40).films]
     random = np.random.default_rng(0)
     noise = random.random((40, len(FINDINGS)))
@@ -185,12 +185,17 @@ def test_comparison_is_paired_and_silence_is_absence_for_calibration_alone(tmp_p
     silent[0, HEART] = False  # called uncertain
     part = compare("validation", films, before, after, silent, min_patients=20, min_positives=5)
     assert part.enough
-    assert part.macro_auroc.after == 1.0  # of effusion alone: the heart is never denied
-    assert part.macro_auroc.change_ci is not None
-    assert part.macro_auroc.change_ci[0] > 0.2
-    assert part.findings["Cardiomegaly"].enough is False
+    assert part.mentioned_auroc.after == 1.0  # of effusion alone: the heart is never denied
+    assert part.mentioned_auroc.change is not None
+    assert part.mentioned_auroc.change_ci is not None
+    assert part.mentioned_auroc.change_ci[0] > 0.2
+    heart = part.findings["Cardiomegaly"]
+    assert heart.enough
+    assert heart.denied == heart.auroc.change == 0
+    # The mean of both, for silence about the heart is absence there.
+    assert part.macro_auroc.change == pytest.approx(part.mentioned_auroc.change / 2)
     assert part.language_auroc.change == 0
-    assert part.language_auroc.change_ci == (0, 0)
+    assert part.language_auroc.change_ci == pytest.approx((0, 0))
     levels = filled(labels, silent)
     assert np.isnan(levels).sum() == 1
     assert np.nansum(labels) == np.nansum(levels)

@@ -105,10 +105,11 @@ def test_a_mean_over_films_and_findings_pools_them() -> None:
     np.testing.assert_allclose(weighted_mean(values, counts), [3, 1, NAN])
 
 
-def test_few_groups_have_no_interval() -> None:
-    scores = {"x": 0.5, "x_ci": [0.0, 1.0]}
+def test_few_groups_are_counted_and_not_scored() -> None:
+    scores = {"x": 0.5, "x_ci": [0.0, 1.0], "n": 9}
     assert unless_few(scores, list("aabbccddee")) == scores
-    assert unless_few(scores, list("aabbccdd")) == {"x": 0.5, "x_ci": None}
+    few = {"x": None, "x_ci": None, "n": 9, "too_few": True}
+    assert unless_few(scores, list("aabbccdd")) == few
 
 
 # ---- classification, calibration ----
@@ -213,8 +214,10 @@ def test_auroc_table() -> None:
     nothing = table["per_finding"]["C"]
     assert nothing == {
         "auroc": None, "auroc_ci": None, "auprc": None, "auprc_ci": None,
-        "n_positive": 0, "n": 60, "roc": {"fpr": [], "tpr": []},
+        "n_positive": 0, "n": 60, "too_few": True, "roc": {"fpr": [], "tpr": []},
     }  # fmt: skip
+    assert table["per_finding"]["B"]["too_few"]
+    assert "too_few" not in table["per_finding"]["A"]
 
 
 def test_auroc_table_without_a_common_finding() -> None:

@@ -193,6 +193,22 @@ def test_what_cannot_be_told_is_a_warning_where_it_is_no_gate(base: Path, tmp_pa
     assert [result.gate for result in strict.failed] == ["retention_required"]
 
 
+def test_a_candidate_of_another_line_is_a_warning(base: Path, tmp_path: Path) -> None:
+    first, _ = read_evaluation(candidate(tmp_path / "first", base))
+    # The tiny checkpoint is not the default, which is in use as long as nothing is promoted.
+    (said,) = [w for w in judge(first, LOW).warnings if "which is in use" in w]
+    assert "not from medvlm-cxr-lite 0.2.0" in said
+    assert any("which is in use" in w for w in promote(tmp_path / "first", LOW).warnings)
+    second, _ = read_evaluation(candidate(tmp_path / "second", base, name="next"))
+    assert not [w for w in judge(second, LOW).warnings if "which is in use" in w]
+    other = second.base.model_copy(update={"weights_sha256": "0" * 64})
+    of_another = second.model_copy(update={"base": other})
+    (said,) = [w for w in judge(of_another, LOW).warnings if "which is in use" in w]
+    assert "not from site" in said
+    registry.rollback()
+    assert [w for w in judge(second, LOW).warnings if "medvlm-cxr-lite" in w]
+
+
 @pytest.mark.parametrize("what", ["weights", "configuration", "evaluation", "name", "link"])
 def test_a_candidate_that_was_changed_is_refused(base: Path, tmp_path: Path, what: str) -> None:
     folder = candidate(tmp_path / "a", base, "medvlm-cxr-lite" if what == "name" else "site")

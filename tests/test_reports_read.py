@@ -358,3 +358,16 @@ def test_the_line_that_tells_excel_the_delimiter() -> None:
     data = b"sep=;\r\n" + table([(STUDY, "Effusion, small.")], delimiter=";")
     (report,) = read_text(data, "a.csv", "a").reports
     assert report.text == "Effusion, small."
+
+
+@pytest.mark.parametrize("second", [b"B,No mass.", b'B,"No mass."'])
+def test_a_quote_left_open_makes_no_report_of_two(second: bytes) -> None:
+    rows = b'accession_number,text\nZ,Effusion.\nA,"Effusion.\n' + second + b"\n"
+    beside = read_text(rows, "a.csv", "a")
+    assert [report.accession_number for report in beside.reports] == ["Z"]
+    assert [problem.code for problem in beside.problems] == ["unreadable"]
+
+
+def test_a_table_with_bare_carriage_returns() -> None:
+    (report,) = read_text(b"accession_number,text\rA,Effusion.\r", "a.csv", "a").reports
+    assert report.text == "Effusion."

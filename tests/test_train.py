@@ -13,8 +13,10 @@ from medvlm.config import PretrainConfig, StageConfig, TrainConfig
 from medvlm.data.sets import in_validation, load_set
 from medvlm.errors import CheckpointError, ConfigError, DataCardError, DataSetError
 from medvlm.model.checkpoint import load_checkpoint
+from medvlm.model.vision import VisionModel
 from medvlm.train.align import align
 from medvlm.train.augment import random_affine, random_crop, random_exposure
+from medvlm.train.features import feature_store
 from medvlm.train.films import FilmStore, epoch_rows, in_tuning
 from medvlm.train.lesson import Chunk
 from medvlm.train.losses import masked_bce, mixup
@@ -143,6 +145,26 @@ def test_a_tuning_part_is_taken_from_the_training_patients_alone(
 
 
 EXPECTED_TUNING = [5, 9, 15, 19, 23, 27, 36]
+
+
+def test_kept_features_stay_with_their_film(data: Path, tmp_path: Path) -> None:
+    nih, kermany = load_set(data / "nih_cxr"), load_set(data / "kermany_cxr")
+    model = VisionModel(TINY.encoder)
+    found = []
+    for sets in ([nih], [kermany, nih]):
+        store = FilmStore.build(sets, tmp_path)
+        row = int(np.flatnonzero(store.kinds == "nih_cxr")[0])
+        kept = feature_store(model, store, np.array([row]), 1, (16,), tmp_path, 0, "key")
+        found.append(kept.batch(np.array([row]), np.array([0])).middle)
+    assert found[0].any()
+    assert torch.equal(*found)
+
+
+def test_a_set_without_a_training_film_is_refused(data: Path, tmp_path: Path) -> None:
+    store = FilmStore.build([load_set(data / "nih_cxr")], tmp_path, share=1e-9)
+    with pytest.raises(ConfigError, match="nih_cxr"):
+        epoch_rows(store, {"nih_cxr": 6}, seed=0, epoch=0)
+    assert not len(epoch_rows(store, {"nih_cxr": 0}, seed=0, epoch=0))
 
 
 def test_what_is_drawn_for_a_film_does_not_depend_on_its_neighbours(

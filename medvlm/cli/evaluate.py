@@ -92,7 +92,9 @@ def evaluate(
 def compact(content: Any) -> str:
     """Indented JSON, with lists of numbers on one line."""
     text = json.dumps(content, indent=2, allow_nan=False)
-    return re.sub(r"\[\n[-+.,eE\d\s]*\]", lambda match: " ".join(match[0].split()), text) + "\n"
+    return (
+        re.sub(r"\[\n([-+.,eE\d\s]*)\]", lambda own: f"[{' '.join(own[1].split())}]", text) + "\n"
+    )
 
 
 def _exportable(file: Path, data: Path, parts: Sequence[str]) -> None:

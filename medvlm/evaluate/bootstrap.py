@@ -112,10 +112,11 @@ def mean_with_interval(
 
 
 def unless_few(scores: dict[str, Any], groups: Sequence[str]) -> dict[str, Any]:
-    """``scores`` without its intervals where they would come from fewer than 5 groups."""
+    """``scores``, or, from fewer than 5 groups, their counts alone and ``too_few``: true."""
     if len(set(groups)) >= FEWEST_GROUPS:
         return scores
-    return {name: None if name.endswith("_ci") else value for name, value in scores.items()}
+    counts = {name: value if type(value) is int else None for name, value in scores.items()}
+    return counts | {"too_few": True}
 
 
 def _numbered(groups: ArrayLike) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

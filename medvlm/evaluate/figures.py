@@ -12,6 +12,9 @@ from medvlm.evaluate.references import MENTIONS
 
 Scores = dict[str, Any]
 
+TOO_FEW = "too few"
+"""Stands where a figure of so few patients or positives would say nothing."""
+
 # (part, figure, what it is called); a dot goes one level down.
 ROWS = (
     ("classification", "macro_auroc", "findings, macro AUROC (at least 10 positives each)"),
@@ -250,8 +253,8 @@ def _below(scores: Any, path: Sequence[str]) -> dict[str, Any]:
 
 def _said(scores: Scores, figure: str) -> str:
     value, interval = scores.get(figure), scores.get(f"{figure}_ci")
-    if value is None:
-        return "-"
+    if value is None or scores.get("too_few"):
+        return TOO_FEW if scores.get("too_few") else "-"
     bounds = f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
     return _number(value) + bounds
 

@@ -106,7 +106,8 @@ def classification_table(
 
     ``stated`` [N, F]: what a draft would state as present; with it each finding has its F1,
     sensitivity, specificity and precision there. ``macro_...`` is the mean over the findings with
-    at least 10 positives, ``macro_auroc_all`` over every finding that has an AUROC.
+    at least 10 positives, ``macro_auroc_all`` over every finding that has an AUROC. A finding with
+    fewer is marked ``too_few``: its numbers are there for that mean, not to be read by themselves.
     """
     truth, score = pair(y, p)
     if truth.ndim != 2 or truth.shape[1] != len(names):
@@ -139,6 +140,8 @@ def classification_table(
             if name in _DECISIONS and len(set(own[f"{name}_ci"] or ())) == 1:
                 own[f"{name}_ci"] = None  # none found, or all: resamples cannot tell how sure
         own |= {"n_positive": int(positives[f]), "n": int((~np.isnan(truth[:, f])).sum())}
+        if not common[f]:
+            own["too_few"] = True
         per_finding[finding] = own | {"roc": roc_curve(truth[:, f], score[:, f])}
     return result | {"per_finding": per_finding}
 

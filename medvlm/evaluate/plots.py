@@ -49,9 +49,13 @@ def draw(scores: Scores, folder: Path, stem: str) -> list[str]:
 
 
 def _roc(plt: Any, scores: Scores) -> Any:
-    """A panel for each finding that has positives and negatives."""
+    """A panel for each finding that has negatives and enough positives."""
     table = scores.get("classification", {}).get("per_finding", {})
-    drawn = {name: own for name, own in table.items() if own["auroc"] is not None}
+    drawn = {
+        name: own
+        for name, own in table.items()
+        if own["auroc"] is not None and not own.get("too_few")
+    }
     if not drawn:
         return None
     columns = min(_COLUMNS, len(drawn))
@@ -178,6 +182,7 @@ def _subgroups(plt: Any, scores: Scores) -> Any:
                 axis.text(0.5, y, "too few", transform=axis.get_yaxis_transform(), color=_GREY,
                           ha="center", va="center", fontsize=8)  # fmt: skip
     left.set_yticks(range(len(lines)), [text for text, _, _ in lines], fontsize=8)
+    left.set_ylim(-0.6, len(lines) - 0.4)
     left.set_xlabel("macro AUROC", fontsize=9)
     right.set_xlabel("mean probability less frequency", fontsize=9)
     right.axvline(0, color=_GREY, ls=":", lw=1)

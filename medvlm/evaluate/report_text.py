@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from medvlm.evaluate.bootstrap import mean_with_interval, resamples, with_interval
+from medvlm.evaluate.bootstrap import mean_with_interval, resamples, unless_few, with_interval
 from medvlm.evaluate.metrics import finding_f1
 from medvlm.evaluate.references import MENTIONS, Mention, Reference
 from medvlm.evaluate.text import BLEU_ORDERS, bleu_of, rouge_l
@@ -42,11 +42,12 @@ def against_references(
         [[own.polarities.get(name, "unmentioned") for name in names] for own in references],
         dtype=object,
     )
-    scores["polarity"] = {
-        mention: finding_f1(reported == mention, mentions == mention, groups)
+    polarity = {
+        mention: unless_few(finding_f1(reported == mention, mentions == mention, groups), groups)
         for mention in MENTIONS[:3]
     }
-    return scores | {"confusion": confusion(reported, mentions)}
+    scores = unless_few(scores, groups)
+    return scores | {"polarity": polarity, "confusion": confusion(reported, mentions)}
 
 
 def confusion(

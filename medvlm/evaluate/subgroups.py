@@ -72,6 +72,8 @@ def classification_by_group(
         def macro(rows: np.ndarray, of: Floats) -> Floats:
             return macro_auroc_of(truth[rows][:, shared], said[rows][:, shared], of[:, rows])
 
+        if not shared.any():
+            result["too_few"] = True
         result |= scored("macro_auroc", lambda of: macro(own, of), counts)
         result |= scored("others_macro_auroc", lambda of: macro(others, of), counts)
         result |= scored("gap", lambda of: macro(own, of) - macro(others, of), counts)
@@ -84,6 +86,7 @@ def classification_by_group(
                     counts,
                 ),
                 "n_positive": int(positives[f]),
+                **({} if enough[f] else {"too_few": True}),
             }
             for f, name in enumerate(names)
         }
@@ -104,6 +107,8 @@ def calibration_by_group(
         del others
         enough = own.sum() >= FEWEST_FILMS
         result: dict[str, Any] = {"n": int(own.sum()), "n_positive": int((truth[own] == 1).sum())}
+        if not enough:
+            result["too_few"] = True
         for i, name in enumerate(("ece", "brier")):
             result |= _scored_if(
                 enough,

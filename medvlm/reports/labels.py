@@ -13,7 +13,7 @@ from medvlm.findings import FINDINGS, Polarity
 from medvlm.reports.sections import LABELLED, Section, SectionName, split_sections, split_sentences
 from medvlm.reports.statements import Statement, statements
 
-LABELLER = "1"  # raise it when a rule changes: labels made by different rules do not mix
+LABELLER = "2"  # raise it when a rule changes: labels made by different rules do not mix
 Labels = dict[str, Polarity | None]
 
 _STRONGEST: tuple[Polarity, ...] = ("present", "uncertain", "absent")

@@ -18,7 +18,7 @@ _MOST_WORDS = 6  # that one known number or name is written as
 _WORD = re.compile(r"[^\W_]+")
 # "M. A. [NAME]", "[NAME], M.A.": what stands beside a name that is known.
 _INITIALS = re.compile(
-    r"(?:\b[^\W\d_a-z]\.[ ]?)+\[NAME\]|\[NAME\],?[ ]+(?:[^\W\d_a-z]\.)+(?=[\s.,;)]|$)"
+    r"(?:\b[^\W\d_a-z]\.[ ]?){1,4}\[NAME\]|\[NAME\],?[ ]+(?:[^\W\d_a-z]\.){1,4}(?=[\s.,;)]|$)"
 )
 # Scripts that are written without spaces: a name is any part of a word.
 _UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
@@ -30,7 +30,9 @@ _MONTH = (
 _DAY = r"\d{1,2}(?:st|nd|rd|th)?"
 _YEAR = r"(?:19|20)\d{2}"
 # A name: capitalised words, initials and particles. Titles in front of one are kept.
-_PART = r"(?:(?:[A-Z]\.)+(?:-?[A-Z]\b\.?)*(?:[A-Z][\w'\u2019-]+)?|[A-Z][\w'\u2019-]*|\[NAME\])"
+_PART = (
+    r"(?:(?:[A-Z]\.){1,4}(?:-[A-Z]\b\.?){0,2}(?:[A-Z][\w'\u2019-]+)?|[A-Z][\w'\u2019-]*|\[NAME\])"
+)
 _PERSON = rf"{_PART}(?:,?[ ]+(?:(?:van|von|de|der|den|di|la|le|al|bin|el)[ ]+)*{_PART}){{0,3}}"
 _TITLE = r"(?:[Dd]rs?|DRS?|[Dd]octor|M(?:r|rs|s|x|iss)|MRS?|MS|Prof(?:essor)?|Sir|Nurse|NURSE)"
 _ROLE = (

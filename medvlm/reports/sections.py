@@ -104,6 +104,7 @@ _ABBREVIATIONS = word_set(
 _END = re.compile(r"(?:[.!]|(?<=[^\s.!?])\?)[.!?]*[\"')\]]*(?=\s|$)|\n\s*\n")
 _LIST = re.compile(r"(?:^|(?<=[\s.;:]))(?:\(?\d{1,2}[.)]|[-*\u2022\u2013])\s+(?=\S)", re.MULTILINE)
 _ITEM_LINE = re.compile(r"\s*(?:\(?\d{1,2}[.)]\s|[-*\u2022\u2013]\s)")
+_NEAR = 80  # characters beside a full stop that tell what it belongs to
 _WRAPPED = 60  # characters; a shorter line was ended on purpose
 
 
@@ -118,7 +119,10 @@ def split_sentences(text: str) -> list[str]:
     for block in _blocks(text):
         start = 0
         for match in _END.finditer(block):
-            if _is_abbreviation(block[start : match.start()], block[match.start() :]):
+            if _is_abbreviation(
+                block[max(start, match.start() - _NEAR) : match.start()],
+                block[match.start() : match.start() + _NEAR],
+            ):
                 continue
             sentences.append(block[start : match.end()])
             start = match.end()

@@ -52,7 +52,9 @@ def rows_of(text: str) -> Iterator[tuple[int, dict[str, str]]]:
     header = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = max(_DELIMITERS, key=header.count)
     csv.field_size_limit(_LARGEST_FIELD)
-    reader = csv.reader(io.StringIO(text.replace("\0", "")), delimiter=delimiter)
+    lines = text.replace("\0", "").replace("\r\n", "\n").replace("\r", "\n")
+    # Strict: a quote that is not closed would make one report of two patients'.
+    reader = csv.reader(io.StringIO(lines), delimiter=delimiter, strict=True)
     names: list[str] | None = None
     for row in reader:
         if not any(cell.strip() for cell in row):

@@ -45,6 +45,17 @@ def begin(
     return config, model, key + weights_digest(model.language.folder)
 
 
+def origin(config: TrainConfig) -> str:
+    """The sha256 of the weights that are not this run's own, "" where there are none yet."""
+    place = config.start or str(config.vision)
+    if (Path(place) / WEIGHTS).is_file():
+        return sha256_of(Path(place) / WEIGHTS)
+    try:
+        return CheckpointConfig.from_yaml(resolve_checkpoint(place) / CONFIG).weights_sha256
+    except CheckpointError:
+        return ""
+
+
 def _load_vision(model: VisionLanguageModel, place: str) -> str:
     """Loads the pretrained encoder strictly and returns the sha256 of its file."""
     own = model.config.encoder

@@ -22,6 +22,7 @@ from medvlm.errors import CheckpointError
 from medvlm.model.checkpoint import load_checkpoint
 from medvlm.model.vision import VisionModel
 from medvlm.train.align import align
+from medvlm.train.begin import origin
 from medvlm.train.films import FilmStore, load_sets
 from medvlm.train.pretrain import WEIGHTS, pretrain
 from medvlm.train.progress import run_key
@@ -75,11 +76,12 @@ class _Sets:
 
     def __init__(self, config: CompareConfig) -> None:
         first = config.variants[0], config.seeds[0]
-        own = config.pretraining(*first) or config.training(*first)
-        if own is None:
-            raise ValueError("a comparison trains something")
-        sets = load_sets(own.data)
-        self.store = FilmStore.build(sets, own.data.cache)
+        stages = config.pretraining(*first), config.training(*first)
+        data = [stage.data for stage in stages if stage is not None]
+        # Alignment may use sets that pretraining does not, and is scored on them.
+        kinds = {kind: count for own in data for kind, count in own.per_epoch.items()}
+        sets = load_sets(data[0].model_copy(update={"per_epoch": kinds}))
+        self.store = FilmStore.build(sets, data[0].cache)
         self.questions = [question for data in sets for question in data.questions]
         self.samples = samples(self.store, self.questions, config.films)
         self.digest = samples_digest(self.samples)
@@ -95,7 +97,7 @@ def _run(
     scores: Scores = {}
     cost: dict[str, float] = {}
     if (first := config.pretraining(variant, seed)) is not None:
-        own, spent = _pretrained(first, sets, config.films)
+        own, spent = _pretrained(first, sets, config.films, llm_path)
         scores |= own
         cost |= spent
     if (second := config.training(variant, seed)) is not None:
@@ -130,12 +132,19 @@ def _read(config: CompareConfig, variant: Variant, seed: int, sets: _Sets) -> Ru
 
 
 def _key(config: CompareConfig, variant: Variant, seed: int) -> str:
-    own = (config.pretraining(variant, seed), config.training(variant, seed))
-    return "-".join(run_key(stage, str(config.films))[:32] for stage in own if stage is not None)
+    first, second = config.pretraining(variant, seed), config.training(variant, seed)
+    keys = [] if first is None else [run_key(first, str(config.films))]
+    if second is not None:
+        # A given encoder is named by its weights: a checkpoint's name may come to mean others.
+        given = () if first is not None else (origin(second),)
+        keys.append(run_key(second, str(config.films), *given))
+    return "-".join(key[:32] for key in keys)
 
 
-def _pretrained(config: PretrainConfig, sets: _Sets, films: int) -> tuple[Scores, dict[str, float]]:
-    folder = pretrain(config)
+def _pretrained(
+    config: PretrainConfig, sets: _Sets, films: int, llm_path: Path | None
+) -> tuple[Scores, dict[str, float]]:
+    folder = pretrain(config, llm_path)
     model = VisionModel(config.encoder)
     model.load_state_dict(load_file(folder / WEIGHTS), strict=True)
     parameters = sum(p.numel() for p in model.parameters())

@@ -3,8 +3,9 @@
 A `Lesson` says what is trained, on which films and with which loss; `teach` does the rest. All
 that is drawn at random for a film depends on the seed, the epoch and the film's place in the epoch
 alone, and dropout on the first of a pass's places. So nothing random needs to be saved, a run that
-was stopped anywhere goes on as if it had not been, and a step is the same step however many
-processes or passes share it.
+was stopped anywhere goes on as if it had not been, and a step is the same whether processes or
+passes share it. What a lesson takes over one pass (a mean over known labels, a batch norm) depends
+on how many passes there are.
 """
 
 from __future__ import annotations

@@ -59,7 +59,8 @@ def feature_store(
     `key` names the weights, so features of another encoder are never taken for these.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    images = (str(store.films[row].image) for row in rows)
+    # The place in the store too: it is where a film's features lie, and a seed of its views.
+    images = (f"{row} {store.films[row].image}" for row in rows)
     parts = [key, model.config.model_dump_json(), str(views), str(seed), *images]
     stem = hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]
     paths = {stride: folder / f"features-{stem}-{stride}.npy" for stride in sorted(strides)}

@@ -17,6 +17,7 @@ from medvlm.config import DataConfig
 from medvlm.data.cache import cached_pixels, dense_labels
 from medvlm.data.cards import require_card
 from medvlm.data.sets import DataSet, Film, load_set
+from medvlm.errors import ConfigError
 from medvlm.image.load import resize_grid
 from medvlm.image.pixels import render_picture
 from medvlm.train.augment import random_affine, random_crop, random_exposure, warp
@@ -154,11 +155,20 @@ def epoch_rows(store: FilmStore, per_epoch: dict[str, int], seed: int, epoch: in
     """A shuffled epoch: `per_epoch` training films of each set, walking through the whole set.
 
     Successive epochs take successive parts of one fixed shuffle, so that every film comes up.
+    Raises ConfigError if films of a set are wanted that has none to train on.
     """
     chosen = []
     for kind, count in per_epoch.items():
         rows = store.rows(kind, "training")
+        if not count:
+            continue
+        if not len(rows):
+            raise ConfigError(
+                f"data.per_epoch: no film of {kind} is left to train on",
+                remedy="leave the set out, or raise data.share",
+            )
         order = np.random.default_rng([seed, len(rows)]).permutation(rows)
         start = epoch * count
         chosen.append(order[np.arange(start, start + count) % len(order)])
-    return np.random.default_rng([seed, epoch, 1]).permutation(np.concatenate(chosen))
+    together = np.concatenate([*chosen, np.zeros(0, int)])
+    return np.random.default_rng([seed, epoch, 1]).permutation(together)

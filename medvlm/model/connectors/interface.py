@@ -224,6 +224,8 @@ def _flatten_slices(local: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
     depth = local.shape[2]
     whole = boxes.new_tensor([0.0, 1.0]).expand(len(boxes), 2)
     first, last = (boxes[:, 5:7] if boxes.shape[1] == 7 else whole).unbind(dim=1)
+    # A range without width, even at the far end, is a thin slice.
+    first = first.clamp(max=1 - 0.01 / depth)
     last = torch.maximum(last, first + 0.01 / depth)
     edges = torch.arange(depth + 1, device=local.device, dtype=local.dtype) / depth
     share = torch.minimum(edges[1:], last[:, None]) - torch.maximum(edges[:-1], first[:, None])
