@@ -56,8 +56,9 @@ def main() -> None:
         study = _chosen_study(path)
         if study is None:
             return
-        prior = _chosen_prior(study)
-        result = _drafted(path, study, prior)
+        earlier = _prior_file()
+        prior = chosen_prior(study, _studies(earlier)) if earlier is not None else None
+        result = _drafted((path, earlier), study, prior)
         report, question = st.tabs(["Draft", "Ask"])
         with report:
             _show_draft(result)
@@ -81,10 +82,10 @@ def _chosen_file() -> Path | None:
     return None
 
 
-def _chosen_prior(study: Study) -> Prior | None:
-    """The earlier study to compare with, if the user gave one."""
+def _prior_file() -> Path | None:
+    """The file of an earlier study to compare with, if the user gave one."""
     upload = st.sidebar.file_uploader("An earlier study to compare with, if any", key="prior")
-    return chosen_prior(study, _studies(_kept(upload))) if upload is not None else None
+    return _kept(upload) if upload is not None else None
 
 
 def _kept(upload: UploadedFile) -> Path:
@@ -124,10 +125,10 @@ def _studies(path: Path) -> list[Study]:
     return group_studies(reading)
 
 
-def _drafted(path: Path, study: Study, prior: Prior | None) -> DraftResult:
-    """The draft, made once per study, prior and session."""
+def _drafted(files: tuple[Path, Path | None], study: Study, prior: Prior | None) -> DraftResult:
+    """The draft, made once per study, files and session."""
     drafts = st.session_state.setdefault("drafts", {})
-    key = (str(path), study.name, prior.study.name if prior else None)
+    key = (*map(str, files), study.name)
     if key not in drafts:
         model = model_of_page(None)
         with st.spinner("Drafting ..."):

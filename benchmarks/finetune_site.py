@@ -39,7 +39,7 @@ UID_ROOT = "1.2.826.0.1.3680043.10.9999"
 BIRTH_DATE, DOCTOR = "19500101", "Tiddlemarsh"
 # Names, doctor, UIDs, birth date, accession and record numbers; one pattern each, for speed.
 PLANTED = ("quibble", "zebedia", "tiddlemarsh", re.escape(UID_ROOT), BIRTH_DATE)
-PLANTED += ("acc7" + "[0-9]" * 4, "mrn" + "[a-j]" * 4)
+PLANTED += ("acc7" + "[0-9]" * 4, "mrnb" + "[a-j]" * 3)
 _UNITS = re.compile(r"\\.|\[[^]]*\]|.")
 MARKS = [
     re.compile(between.join(_UNITS.findall(word)).encode())

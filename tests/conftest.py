@@ -15,9 +15,14 @@ os.environ["MEDVLM_HOME"] = tempfile.mkdtemp(prefix="medvlm-test-home-")
 atexit.register(shutil.rmtree, os.environ["MEDVLM_HOME"], ignore_errors=True)
 
 import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 from medvlm.dicom.limits import limits  # noqa: E402
 from medvlm.dicom.workers import end_resting  # noqa: E402
+
+# How long an example takes says nothing on a busy machine.
+settings.register_profile("medvlm", deadline=None)
+settings.load_profile("medvlm")
 
 ROOT = Path(__file__).resolve().parent.parent
 
