@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from medvlm.config import LanguageConfig, LoraSettings
@@ -219,3 +220,26 @@ def test_code_beside_a_model_is_not_run(folder: Folder, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="not a language model"):
         LanguageModel(other, LORA)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("change", ["one less", "one more", "other shape", "cut off"])
+def test_weights_that_do_not_fit_the_model_are_refused(
+    change: str, folder: Folder, tmp_path: Path
+) -> None:
+    """Transformers itself fills what is missing with random numbers."""
+    other = shutil.copytree(folder("llama"), tmp_path / "llm")
+    file = other / "model.safetensors"
+    weights = load_file(file)
+    name = "model.layers.0.self_attn.q_proj.weight"
+    if change == "cut off":
+        file.write_bytes(file.read_bytes()[:-8])
+    else:
+        if change == "one less":
+            del weights[name]
+        elif change == "one more":
+            weights["stranger"] = torch.zeros(1)
+        else:
+            weights[name] = torch.zeros(3, 3)
+        save_file(weights, file, {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"missing or unknown|not a language model"):
+        LanguageModel(other, LORA)

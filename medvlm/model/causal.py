@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GenerationConfig
 
@@ -86,22 +87,32 @@ def load_base(folder: Path, quantisation: str = "none") -> tuple[Any, Any]:
 
     Only safetensors are read, and no code that lies beside them is run.
 
-    Raises CheckpointError if there is no such model, ConfigError if the model reads more than text
-    or cannot be quantised here.
+    Raises CheckpointError if there is no such model or its weights do not fit it exactly,
+    ConfigError if the model reads more than text or cannot be quantised here.
     """
     quantised = _quantised(quantisation)
     local = {"local_files_only": True, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **local)
-        base = AutoModelForCausalLM.from_pretrained(
-            folder, use_safetensors=True, **local, **quantised
+        base, found = AutoModelForCausalLM.from_pretrained(
+            folder, use_safetensors=True, output_loading_info=True, **local, **quantised
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
             "is not a language model that transformers can read",
             file=str(folder),
             remedy="run `medvlm model fetch`",
         ) from error
+    # What transformers does not find it makes up, with a warning.
+    odd = set(found["missing_keys"])
+    if quantisation == "none":  # weights stored quantised have names that the model does not
+        odd |= set(found["unexpected_keys"])
+    if odd:
+        raise CheckpointError(
+            f"{len(odd)} weights missing or unknown, such as {min(odd)}",
+            file=str(folder),
+            remedy="fetch the language model anew",
+        )
     if base.config.get_text_config() is not base.config:
         raise ConfigError(
             f"language.base: {base.config.model_type} reads more than text",
