@@ -404,12 +404,12 @@ def test_a_real_ct_of_300_frames_passes(syntax: str, tmp_path: Path) -> None:
 def test_one_bad_job_leaves_the_others_alone(
     job: str, code: str, word: str, set_limit: SetLimit
 ) -> None:
-    set_limit("decode_seconds", 3)
+    set_limit("decode_seconds", 3 if job == "hang" else 20)
     set_limit("decode_bytes", 256 << 20)
     jobs = ["a", "b", job, "c", job, "d", "e"]
     started = time.monotonic()
     results = list(in_workers(getattr(hostile, job), jobs))
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 60
     for given, result in zip(jobs, results, strict=True):
         if given == job:
             assert isinstance(result, InputError)

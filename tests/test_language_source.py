@@ -64,7 +64,7 @@ def test_a_model_of_the_hub_is_found_in_its_cache(hub: Path) -> None:
 
 
 def test_what_is_not_in_the_cache_says_how_to_fetch_it(hub: Path) -> None:
-    with pytest.raises(BaseModelMissing, match="`medvlm model fetch someone/other`,"):
+    with pytest.raises(BaseModelMissing, match=r"`medvlm model fetch someone/other`,"):
         language_model_dir(_base("someone/other"))
     with pytest.raises(BaseModelMissing, match=f"`medvlm model fetch {NAME} --revision v2`,"):
         language_model_dir(_base(NAME, "v2"))

@@ -187,7 +187,8 @@ def markdown(
             _row([name, f"{cost['parameters'] / 1e6:.2f} M", tokens, f"{cost['seconds'] / 60:.1f}"])
         )
     total = sum(cost["seconds"] for cost in costs.values()) * seeds / 3600
-    lines += ["", f"{seeds} seeds; {total:.1f} hours of training in all."]
+    counted = "1 seed" if seeds == 1 else f"{seeds} seeds"
+    lines += ["", f"{counted}; {total:.1f} hours of training in all."]
     return "\n".join(lines) + "\n"
 
 

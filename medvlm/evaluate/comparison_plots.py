@@ -49,6 +49,7 @@ def _forest(axis: Any, item: Compared) -> None:
         axis.plot(item.seeds[name], [y] * len(item.seeds[name]), "o", ms=3, color="tab:orange")
         axis.plot([value.mean], [y], "|", ms=10, color="tab:blue")
     axis.set_yticks(range(len(names)), list(reversed(names)))
+    axis.set_ylim(-0.5, len(names) - 0.5)
 
 
 def _curves(axis: Any, item: Compared, curves: Curves, label: str) -> None:
