@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from medvlm.config import LanguageConfig, LoraSettings
 from medvlm.errors import CheckpointError, ConfigError
+from medvlm.model.causal import load_base
 from medvlm.model.language import LanguageModel, Segment, Turn
 from medvlm.model.tryout import KNOWN
 from tests.families import FAMILIES, MARKUP, tiny_family, tiny_tokenizer
@@ -206,6 +207,38 @@ def test_quantisation_needs_its_package_and_a_gpu(
     found["bitsandbytes"] = object()
     with pytest.raises(ConfigError, match=r"language\.quantisation.*GPU"):
         LanguageModel(folder("llama"), config)
+
+
+def test_quantised_weights_are_asked_for_as_the_configuration_says(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What transformers is told; that it does so takes a GPU."""
+    asked: dict[str, Any] = {}
+
+    class Enough(Exception):
+        pass
+
+    def load(folder: Path, **options: Any) -> None:
+        asked.update(options)
+        raise Enough
+
+    monkeypatch.setattr("medvlm.model.causal.importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 1)
+    monkeypatch.setattr("medvlm.model.causal.AutoModelForCausalLM.from_pretrained", load)
+    for kind, bits in (("nf4", 4), ("int8", 8)):
+        with pytest.raises(Enough):
+            load_base(folder("llama"), kind)
+        settings = asked["quantization_config"]
+        assert (settings.load_in_4bit, settings.load_in_8bit) == (bits == 4, bits == 8)
+        assert asked["device_map"] == {"": 1}
+        if kind == "nf4":
+            assert settings.bnb_4bit_quant_type == "nf4"
+            assert settings.bnb_4bit_use_double_quant
+            assert settings.bnb_4bit_compute_dtype == torch.bfloat16
+    with pytest.raises(Enough):
+        load_base(folder("llama"), "none")
+    assert asked["dtype"] == torch.float32
 
 
 def test_code_beside_a_model_is_not_run(folder: Folder, tmp_path: Path) -> None:

@@ -196,6 +196,24 @@ def test_an_impossible_combination_is_refused_by_its_name(
     assert not (tmp_path / "train" / "medvlm-cxr-lite").exists()
 
 
+@pytest.mark.parametrize(
+    ("family", "modules", "option"),
+    [
+        ("phi3", ["q_proj"], "language.lora.modules"),
+        ("mamba", "all-linear", "language.lora.modules"),
+    ],
+)
+def test_describing_refuses_layers_that_cannot_be_adapted(
+    family: str, modules: str | list[str], option: str, medvlm: Medvlm, tmp_path: Path
+) -> None:
+    llm = tiny_family(tmp_path / "llm", family)
+    file = tmp_path / "model.yaml"
+    file.write_text(yaml.safe_dump(_model({"base": str(llm), "lora": {"modules": modules}})))
+    said = medvlm("model", "describe", file)
+    assert (said.code, said.out) == (1, "")
+    assert f"{option}:" in said.err
+
+
 def test_what_is_not_at_hand_says_the_command_that_fetches_it(
     data: Path, seeing: Path, medvlm: Medvlm, tmp_path: Path
 ) -> None:

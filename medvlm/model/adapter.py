@@ -27,7 +27,8 @@ _SAME = ("r", "lora_alpha", "target_modules")
 def add_lora(base: Any, settings: LoraSettings) -> Any:
     """`base` with untrained adapters in its layers, which it keeps on using.
 
-    Raises ConfigError if the settings name layers that the model does not have.
+    Raises ConfigError if the settings name layers that the model does not have, or that PEFT cannot
+    adapt.
     """
     linear = _linear_layers(base)
     ends = sorted({name.rpartition(".")[2] for name in linear})
@@ -48,7 +49,13 @@ def add_lora(base: Any, settings: LoraSettings) -> Any:
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in linear.values()),
         task_type="CAUSAL_LM",
     )
-    adapted = inject_adapter_in_model(config, base)
+    try:
+        adapted = inject_adapter_in_model(config, base)
+    except ValueError as error:  # as for Mamba's layers, whose kernels pass the adapters by
+        raise ConfigError(
+            f"language.lora.modules: PEFT cannot adapt {base.config.model_type}: {error}",
+            remedy="choose other modules, or another language.base",
+        ) from error
     for parameter in adapter_parameters(adapted).values():
         parameter.data = parameter.data.float()  # over quantised layers they would be bfloat16
     return adapted

@@ -94,9 +94,10 @@ def load_base(folder: Path, quantisation: str = "none") -> tuple[Any, Any]:
     local = {"local_files_only": True, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **local)
-        base, found = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, use_safetensors=True, output_loading_info=True, **local, **quantised
         )
+        base, found = loaded
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
             "is not a language model that transformers can read",
