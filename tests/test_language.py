@@ -13,14 +13,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from medvlm.config import LanguageConfig, LoraSettings
 from medvlm.errors import CheckpointError, ConfigError
 from medvlm.model.causal import load_base
 from medvlm.model.language import LanguageModel, Segment, Turn
 from medvlm.model.tryout import KNOWN
-from tests.families import FAMILIES, MARKUP, tiny_family, tiny_tokenizer
+from tests.families import FAMILIES, MARKUP, tiny_config, tiny_family, tiny_tokenizer
 
 LORA = LanguageConfig(lora=LoraSettings(rank=2, alpha=4))
 TURNS = [Turn("mass?"), Turn("Is there a nodule in the left lung?"), Turn("hernia?")]
@@ -84,7 +84,7 @@ def test_a_branch_of_a_tree_reads_as_plain_text(family: str, folder: Folder) -> 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_loss_and_answers_are_those_of_plain_text(family: str, folder: Folder) -> None:
     language = _language(folder(family))
-    plain = AutoModelForCausalLM.from_pretrained(folder(family))
+    plain: Any = AutoModelForCausalLM.from_pretrained(folder(family))
     pictures, trunk = _pictures(language)
     answered = [Turn(turn.question, "no mass") for turn in TURNS]
     losses, written = [], []
@@ -125,6 +125,24 @@ def test_a_family_that_mixes_its_questions_is_refused(
 ) -> None:
     tiny_family(tmp_path, family, **settings)
     with pytest.raises(ConfigError, match=r"language\.base"):
+        LanguageModel(tmp_path, LORA)
+
+
+def test_a_model_that_reads_pictures_itself_is_refused(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer(MARKUP["gemma3"])
+    tokenizer.save_pretrained(tmp_path)
+    text = tiny_config("gemma3_text", len(tokenizer), head_dim=8).to_dict()
+    vision = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 32,
+        "patch_size": 16,
+    }
+    config = AutoConfig.for_model("gemma3", text_config=text, vision_config=vision)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"language\.base.*more than text"):
         LanguageModel(tmp_path, LORA)
 
 
