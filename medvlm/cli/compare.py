@@ -37,11 +37,14 @@ def compare(
     from medvlm.train.compare import finished, runs
 
     for config in settings:
-        total = len(config.variants) * len(config.seeds)
-        if not only_report:
-            for done, run in enumerate(runs(config, llm_path), start=1):
-                err.print(f"{config.name}: {done} of {total}: {run.variant}, seed {run.seed}")
-        _report(config, finished(config), out)
+        if only_report:
+            _report(config, finished(config), out)
+            continue
+        total, done = len(config.variants) * len(config.seeds), []
+        for run in runs(config, llm_path):
+            done.append(run)
+            err.print(f"{config.name}: {len(done)} of {total}: {run.variant}, seed {run.seed}")
+        _report(config, done, out)
 
 
 def _report(config: CompareConfig, done: Sequence[Run], out: Path) -> None:

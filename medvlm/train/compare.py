@@ -67,8 +67,10 @@ def finished(config: CompareConfig) -> list[Run]:
     """The runs that are complete."""
     pairs = [(variant, seed) for seed in config.seeds for variant in config.variants]
     done = [pair for pair in pairs if (config.folder(*pair) / COST).is_file()]
-    sets = _Sets(config) if done else None
-    return [_read(config, *pair, sets) for pair in done if sets is not None]
+    if not done:
+        return []
+    sets = _Sets(config)
+    return [_read(config, *pair, sets) for pair in done]
 
 
 class _Sets:

@@ -22,6 +22,7 @@ from medvlm.draft.locate import DENSE_OPACITY
 from medvlm.draft.wording import checklist_question
 from medvlm.evaluate.boxes import iou
 from medvlm.evaluate.controls import other_patient
+from medvlm.evaluate.scan import Fractions
 from medvlm.evaluate.vqa import swapped_images
 from medvlm.findings import NIH_FINDINGS, PHRASES
 from medvlm.image.geometry import Box
@@ -37,8 +38,6 @@ from medvlm.train.watch_vision import predict
 OPACITY = "Lung_Opacity"
 Scores = dict[str, np.ndarray]
 """Arrays by name."""
-Fractions = tuple[float, float, float, float]
-"""(x, y, width, height) as fractions of the film."""
 
 
 def save_scores(path: Path, scores: Scores) -> None:
@@ -94,12 +93,11 @@ def vision_scores(model: VisionModel, store: FilmStore, films: int) -> Scores:
     rows, masked = _films(store, films), _masked(store, films)
     model.eval()
     findings, _, dense = predict(model, store, rows, size)
-    place = {row: i for i, row in enumerate(rows)}
-    pairs = [
-        _located(dense[place[row], DENSE_OPACITY], _in_grid(film, _opacities(film), size), size)
-        for row in _boxed(store, rows)
-        for film in [store.films[row]]
-    ]
+    opacity = dict(zip(rows, dense[:, DENSE_OPACITY], strict=True))
+    pairs = []
+    for row in _boxed(store, rows):
+        film = store.films[row]
+        pairs.append(_located(opacity[row], _in_grid(film, _opacities(film), size), size))
     scores: Scores = {
         "findings": findings[:, : len(NIH_FINDINGS)],
         "pointed": np.array([pointed for pointed, _ in pairs]),
@@ -196,13 +194,12 @@ def _places(film: Film) -> list[tuple[Fractions, bool]]:
     """
     own = _opacities(film)
     mirrored = [(1 - x - width, y, width, height) for x, y, width, height in own]
-    clear = [box for box in mirrored if not any(_meet(box, other) for other in own)]
+    clear = [
+        box
+        for box in mirrored
+        if not any(Box(*box).intersection(Box(*other)).area for other in own)
+    ]
     return [*((box, True) for box in own), *((box, False) for box in clear)]
-
-
-def _meet(one: Fractions, other: Fractions) -> bool:
-    across = max(one[0], other[0]) < min(one[0] + one[2], other[0] + other[2])
-    return across and max(one[1], other[1]) < min(one[1] + one[3], other[1] + other[3])
 
 
 def _located(heat: np.ndarray, true: Sequence[Box], size: int) -> tuple[float, float]:
