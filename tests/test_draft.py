@@ -212,3 +212,40 @@ def test_asked_for_its_normality_the_heart_is_what_the_draft_says(
     assert answer_question(absent, image, "Is the heart enlarged?").answer == "no"
     assert answer_question(absent, image, "Is the heart size normal?").answer == "yes"
     assert answer_question(absent, image, "Is there a left pneumothorax?").answer == "no"
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("Is this a CT scan?", "no"),
+        ("Is this an MRI of the chest?", "no"),
+        ("Is this a chest x-ray?", "yes"),
+        ("Is this an x-ray of the head?", "no"),
+        ("What modality is this?", "x-ray"),
+        ("Is this a CT or an x-ray?", "x-ray"),
+    ],
+)
+def test_the_modality_is_what_the_file_says(
+    checkpoint: Checkpoint, film: Study, question: str, answer: str
+) -> None:
+    image = load_image(film.instances[0])
+    assert answer_question(checkpoint, image, question).answer == answer
+    picture = replace(image, is_dicom=False, modality=None)
+    assert answer_question(checkpoint, picture, question).answer == answer
+
+
+def test_the_modality_of_an_image_that_is_no_chest_film(
+    checkpoint: Checkpoint, film: Study
+) -> None:
+    strict = with_points(checkpoint, frontal_chest=1.01)
+    slice_ = replace(load_image(film.instances[0]), modality="CT")
+    assert answer_question(strict, slice_, "Is this a CT scan?").answer == "yes"
+    assert answer_question(strict, slice_, "Is this a chest x-ray?").answer == "no"
+    assert answer_question(strict, slice_, "What modality is this?").answer == "CT"
+    # What is neither in a header nor known to the gate is left to the language model.
+    picture = replace(slice_, is_dicom=False, modality=None)
+    answer = answer_question(strict, picture, "Is this a CT scan?")
+    assert answer.probability_of == "yes"
+    bones = replace(slice_, modality="DX")
+    assert answer_question(strict, bones, "Is this an x-ray?").answer == "yes"
+    assert answer_question(strict, bones, "Is this a chest x-ray?").probability_of == "yes"

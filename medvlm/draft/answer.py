@@ -1,8 +1,8 @@
 """Answers to questions over one image, with their regions.
 
-What the heads know (lungs, findings, view, sex) is answered by them, worded plainly; what changed
-since a prior study is answered by the rule that drafts use; the rest is the language model's. A yes
-or no is the sign of a margin, never a sampled word.
+What the heads know (lungs, findings, view, sex) is answered by them, worded plainly, the modality
+by the file; what changed since a prior study is answered by the rule that drafts use; the rest is
+the language model's. A yes or no is the sign of a margin, never a sampled word.
 """
 
 from __future__ import annotations
@@ -16,7 +16,13 @@ from medvlm.dicom.study import Study
 from medvlm.draft.admit import look_at_study
 from medvlm.draft.compose import model_record
 from medvlm.draft.known import Reply as Reply
-from medvlm.draft.known import known_reply, lungs_reply, own_region, presence_reply
+from medvlm.draft.known import (
+    known_reply,
+    lungs_reply,
+    modality_reply,
+    own_region,
+    presence_reply,
+)
 from medvlm.draft.look import Seen, look_at
 from medvlm.draft.question import Parsed, parse_question
 from medvlm.draft.then_and_now import NO_PRIOR, UNTOLD, comparison_reply
@@ -97,6 +103,8 @@ def reply(
         earlier and checkpoint.config.model.pictures.prior
     ):
         return Reply(NO_PRIOR if earlier is None else UNTOLD)
+    if parsed.kind == "modality" and (made := modality_reply(seen, question, parsed)) is not None:
+        return made
     if seen.check.accepted:
         known = known_reply(checkpoint, seen, question, parsed, region)
         if known is not None:

@@ -8,6 +8,7 @@ from medvlm.draft.decide import decide
 from medvlm.draft.ground import finding_boxes, place, regions
 from medvlm.draft.locate import ScoredBox, place_of
 from medvlm.draft.look import Seen
+from medvlm.draft.made_by import body_parts, known_modality, named_modalities
 from medvlm.draft.question import Parsed, projections
 from medvlm.draft.wording import place_words
 from medvlm.findings import PHRASES
@@ -63,6 +64,22 @@ def lungs_reply(seen: Seen, parsed: Parsed) -> Reply:
     names = " and ".join(found)
     plural = "s are" if len(found) > 1 else " is"
     return Reply(f"The {names} lung{plural} marked.", None, regions(seen, list(found.values())))
+
+
+def modality_reply(seen: Seen, question: str, parsed: Parsed) -> Reply | None:
+    """What the image was made by; None where neither its header nor the gate tells.
+
+    "Is this a chest film?" is only answered by yes of an image that was accepted as one.
+    """
+    known = known_modality(seen.image, seen.check.accepted)
+    if known is None or not parsed.closed:
+        return None if known is None else Reply(known)
+    if known not in named_modalities(question):
+        return Reply("no")
+    parts = body_parts(question)
+    if parts and not seen.check.accepted:
+        return None
+    return Reply("yes" if parts <= {"chest"} else "no")
 
 
 def own_region(seen: Seen, region: Box) -> Region:

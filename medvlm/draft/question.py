@@ -1,8 +1,8 @@
 """What kind of question is asked, by its words alone.
 
-What the heads know (lungs, findings, view, sex) is only taken for asked where the whole question is
-understood; everything else is the language model's. A question about another time is known by a few
-words, for no image of one time answers it.
+What the heads know (lungs, findings, view, sex) and the file (modality) is only taken for asked
+where the whole question is understood; everything else is the language model's. A question about
+another time is known by a few words, for no image of one time answers it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from medvlm.draft.locate import LungSide
+from medvlm.draft.made_by import asks_modality
 from medvlm.findings import Mention, find_mentions
 
 Kind = Literal[
@@ -21,6 +22,7 @@ Kind = Literal[
     "region_place",
     "view",
     "sex",
+    "modality",
     "presence",
     "findings",
     "normal",
@@ -195,6 +197,8 @@ def parse_question(question: str, region: bool) -> Parsed:
         for kind, pattern in (("view", _VIEW), ("sex", _SEX), ("findings", _FINDINGS)):
             if pattern.fullmatch(question):
                 return Parsed(kind, closed)  # type: ignore[arg-type]
+        if asks_modality(question):
+            return Parsed("modality", closed)
         if _ABNORMAL.fullmatch(question):
             return Parsed("normal", closed)
         if match := _NORMAL.fullmatch(question):
