@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from shutil import copyfile
 
 import numpy as np
 import pytest
 import torch
 
 from medvlm.config import PretrainConfig, StageConfig, TrainConfig
+from medvlm.data.cache import cached_pixels
 from medvlm.data.sets import in_validation, load_set
 from medvlm.errors import CheckpointError, ConfigError, DataCardError, DataSetError
 from medvlm.model.checkpoint import load_checkpoint
@@ -241,3 +244,16 @@ def test_calibration_finds_slope_and_shift() -> None:
 def test_a_folder_that_is_no_set_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(DataSetError, match=r"labels\.csv"):
         load_set(tmp_path)
+
+
+def test_a_film_that_was_replaced_is_read_anew(data: Path, tmp_path: Path) -> None:
+    films = load_set(data / "nih_cxr").films[:2]
+    copies = [replace(film, image=tmp_path / f"{i}.png") for i, film in enumerate(films)]
+    for copy, film in zip(copies, films, strict=True):
+        copyfile(film.image, copy.image)
+    before = cached_pixels(copies, 32, tmp_path)
+    assert (cached_pixels(copies, 32, tmp_path) == before).all()
+    copyfile(films[1].image, copies[0].image)
+    after = cached_pixels(copies, 32, tmp_path)
+    assert (after[0] == after[1]).all()
+    assert not (before[0] == before[1]).all()

@@ -12,6 +12,7 @@ from medvlm.config import LanguageConfig
 from medvlm.data.sets import load_set
 from medvlm.draft.parse import parse_sentence
 from medvlm.findings import FINDINGS
+from medvlm.model.llm_source import weights_digest
 from medvlm.model.vision import VisionModel
 from medvlm.train import watch_vision
 from medvlm.train.contrast import ABSENT, KINDS, Captions, Contrastive, embed_sentences, meaning
@@ -55,6 +56,7 @@ def test_films_of_the_same_meaning_are_no_negatives(
         data, tmp_path, objective="contrastive", language=LanguageConfig(base=str(tiny_language))
     )
     lesson = Contrastive(config, VisionModel(config.encoder), store, None)
+    assert lesson.key == weights_digest(tiny_language)
     rows = np.arange(8)
     pairs = lesson.prepare(Chunk(rows, rows, epoch=0, seed=0), 0)
     means = [meaning(store.films[row]) for row in rows]
@@ -66,7 +68,7 @@ def test_films_of_the_same_meaning_are_no_negatives(
 
 def test_sentences_are_told_apart(tiny_language: Path) -> None:
     sentences = Captions().sentences
-    table = embed_sentences(sentences, LanguageConfig(base=str(tiny_language)), None)
+    table = embed_sentences(sentences, tiny_language)
     assert table.shape == (len(sentences), 32)
     torch.testing.assert_close(table.mean(dim=0), torch.zeros(32), atol=1e-5, rtol=0)
     assert len({tuple(row.tolist()) for row in table}) == len(set(sentences))

@@ -78,12 +78,13 @@ class Pupil(NamedTuple):
     @classmethod
     def build(cls, config: TrainConfig, processes: Processes, llm_path: Path | None) -> Pupil:
         """Loads sets, models and pretrained weights, and computes features that are not at hand."""
+        # The model first: what is wrong with it should show before thousands of films are read.
+        with processes.one_by_one():
+            config, model, key = begin(config, llm_path)
         with processes.one_by_one():
             sets = load_sets(config.data)
             store = FilmStore.build(sets, config.data.cache, config.data.tuning, config.data.share)
         questions = [question for data in sets for question in data.questions]
-        with processes.one_by_one():
-            config, model, key = begin(config, llm_path)
         model.to(processes.device)
         model.vision.eval().requires_grad_(False)
         with processes.one_by_one():

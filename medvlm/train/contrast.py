@@ -18,13 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medvlm.config import LanguageConfig, PretrainConfig
+from medvlm.config import PretrainConfig
 from medvlm.data.sets import Film
 from medvlm.draft.sentences import sentence, variants
 from medvlm.findings import FINDINGS
 from medvlm.model.causal import load_base
 from medvlm.model.heads import ATTRIBUTES
-from medvlm.model.llm_source import language_model_dir
+from medvlm.model.llm_source import language_model_dir, weights_digest
 from medvlm.model.vision import VisionModel
 from medvlm.train.films import FilmStore
 from medvlm.train.lesson import Chunk, autocast, named_tensors
@@ -86,7 +86,9 @@ class Contrastive(VisionLesson):
     ) -> None:
         super().__init__(config, model, store)
         self.captions = Captions()
-        self.table = embed_sentences(self.captions.sentences, config.language, llm_path)
+        folder = language_model_dir(config.language, llm_path)
+        self.key = weights_digest(folder)
+        self.table = embed_sentences(self.captions.sentences, folder)
         self.image = nn.Linear(model.encoder.channels[-1], WIDTH).to(self.device)
         self.text = nn.Linear(self.table.shape[1], WIDTH).to(self.device)
         scale = torch.tensor(math.log(1 / TEMPERATURE), device=self.device)
@@ -124,13 +126,13 @@ class Contrastive(VisionLesson):
 
 
 @torch.no_grad()
-def embed_sentences(sentences: list[str], config: LanguageConfig, llm_path: Path | None) -> Tensor:
+def embed_sentences(sentences: list[str], folder: Path) -> Tensor:
     """[S, D]: each sentence's mean last hidden state, standardised over the sentences.
 
     Hidden states of a language model all point much the same way; what sets the sentences apart is
     what remains when their mean is taken off.
     """
-    tokenizer, base = load_base(language_model_dir(config, llm_path))
+    tokenizer, base = load_base(folder)
     base.eval()
     rows = []
     for text in sentences:

@@ -21,7 +21,12 @@ WARM_UP, FLOOR = 100, 0.01
 
 
 class VisionLesson(Lesson):
-    """An encoder, its moving average, phases at several image sizes, films in batches."""
+    """An encoder, its moving average, phases at several image sizes, films in batches.
+
+    `key` names the weights that the lesson takes beside the encoder's, "" for none.
+    """
+
+    key = ""
 
     def __init__(self, config: PretrainConfig, model: VisionModel, store: FilmStore) -> None:
         self.config, self.model, self.store = config, model, store

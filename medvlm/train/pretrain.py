@@ -35,18 +35,19 @@ def pretrain(config: PretrainConfig, llm_path: Path | None = None) -> Path:
     """
     processes = Processes(config.device)
     torch.manual_seed(config.seed)
-    with processes.one_by_one():
-        store = FilmStore.build(
-            load_sets(config.data), config.data.cache, config.data.tuning, config.data.share
-        )
     model = VisionModel(config.encoder)
     require_images(model.encoder)
     model.encoder.require_sizes((phase.size for phase in config.phases), "phases")
     began = load_start_weights(model.encoder, config.weights)
+    with processes.one_by_one():
+        store = FilmStore.build(
+            load_sets(config.data), config.data.cache, config.data.tuning, config.data.share
+        )
     model.to(processes.device)
     channels_last(model)
     lesson = _lesson(config, model, store, llm_path)
-    teach([lesson], config, run_key(config, str(began.sha256)), processes)
+    given = filter(None, (str(began.sha256), lesson.key))
+    teach([lesson], config, run_key(config, *given), processes)
     if processes.main:
         save_file(lesson.result(), config.out / WEIGHTS)
         config.encoder.to_yaml(config.out / CONFIG)
