@@ -223,6 +223,7 @@ def test_asked_for_its_normality_the_heart_is_what_the_draft_says(
         ("Is this an x-ray of the head?", "no"),
         ("What modality is this?", "x-ray"),
         ("Is this a CT or an x-ray?", "x-ray"),
+        ("Is this a CT, an MRI or an x-ray?", "x-ray"),
     ],
 )
 def test_the_modality_is_what_the_file_says(
@@ -246,6 +247,12 @@ def test_the_modality_of_an_image_that_is_no_chest_film(
     picture = replace(slice_, is_dicom=False, modality=None)
     answer = answer_question(strict, picture, "Is this a CT scan?")
     assert answer.probability_of == "yes"
+    # A screenshot is no CT, and what it was taken of is not known.
+    screen = replace(slice_, conversion_type="WSD")
+    assert answer_question(strict, screen, "Is this a CT scan?").probability_of == "yes"
+    # Two body parts are a choice of parts, not of modalities.
+    parts = answer_question(strict, slice_, "Is this a chest CT or a head CT?")
+    assert parts.answer != "CT"
     bones = replace(slice_, modality="DX")
     assert answer_question(strict, bones, "Is this an x-ray?").answer == "yes"
     assert answer_question(strict, bones, "Is this a chest x-ray?").probability_of == "yes"

@@ -84,6 +84,16 @@ from medvlm.draft.question import parse_question, projections
         ("What imaging modality is used to take this image?", False, "modality"),
         ("What kind of image is this?", False, "modality"),
         ("Which image modality is this?", False, "modality"),
+        ("Is this a CT, an MRI or an x-ray?", False, "modality"),
+        ("Was a CT taken?", False, "modality"),
+        ("Is the above image a CT?", False, "modality"),
+        ("What's the modality?", False, "modality"),
+        ("Is this a CT scan?", True, "modality"),
+        ("What modality is this?", True, "modality"),
+        ("What is seen in the imaging study?", False, "other"),
+        ("What is the imaging exam for?", False, "other"),
+        ("Is the x-ray?", False, "other"),
+        ("Which modality was used for the prior study?", False, "other_comparison"),
         ("Is this a noncontrast CT?", False, "other"),
         ("Is this a T1 weighted MRI?", False, "other"),
         ("What type of MRI is this?", False, "other"),
@@ -135,3 +145,10 @@ def test_projections_are_named_in_short_or_in_full() -> None:
     assert projections("Is this a PA film?") == {"pa"}
     assert projections("Is this an anterior-posterior image?") == {"ap"}
     assert projections("AP or PA?") == {"ap", "pa"}
+
+
+@pytest.mark.parametrize("unit", ["or ct ", "image ", "the ", "x ", "magnetic ", "plain ", ", "])
+@pytest.mark.parametrize("start", ["is this ct ", "what is the ", "is there "])
+def test_long_questions_are_read_at_once(start: str, unit: str) -> None:
+    # Word by word: a pattern that backtracks would not end within the life of the page.
+    assert parse_question(start + 1000 * unit + "x", False).kind == "other"

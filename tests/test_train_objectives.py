@@ -55,7 +55,7 @@ def test_films_of_the_same_meaning_are_no_negatives(
     config = pretrain_config(
         data, tmp_path, objective="contrastive", language=LanguageConfig(base=str(tiny_language))
     )
-    lesson = Contrastive(config, VisionModel(config.encoder), store, None)
+    lesson = Contrastive(config, VisionModel(config.encoder), store, tiny_language)
     assert lesson.key == weights_digest(tiny_language)
     rows = np.arange(8)
     pairs = lesson.prepare(Chunk(rows, rows, epoch=0, seed=0), 0)

@@ -26,7 +26,7 @@ BIT_RIGHT_LUNG, BIT_LEFT_LUNG, BIT_OPACITY = 1, 2, 4
 def cached_pixels(films: Sequence[Film], size: int, folder: Path) -> np.ndarray:
     """uint8 [len(films), size, size], a read-only memory map in the order of `films`."""
     key = hashlib.sha256(
-        "\n".join([str(size), *(file_mark(film.image) for film in films)]).encode()
+        "\n".join([str(size), *(file_state(film.image) for film in films)]).encode()
     ).hexdigest()[:16]
     path = folder / f"films-{size}-{key}.npy"
     if not path.exists():
@@ -46,7 +46,7 @@ def cached_pixels(films: Sequence[Film], size: int, folder: Path) -> np.ndarray:
     return np.load(path, mmap_mode="r")
 
 
-def file_mark(path: Path) -> str:
+def file_state(path: Path) -> str:
     """Names a file as it is now: one that was replaced is another, though its path be the same."""
     status = path.stat()
     return f"{path} {status.st_size} {status.st_mtime_ns}"

@@ -103,8 +103,10 @@ def reply(
         earlier and checkpoint.config.model.pictures.prior
     ):
         return Reply(NO_PRIOR if earlier is None else UNTOLD)
-    if parsed.kind == "modality" and (made := modality_reply(seen, question, parsed)) is not None:
-        return made
+    if parsed.kind == "modality":
+        made = modality_reply(checkpoint, seen, question, parsed)
+        if made is not None:
+            return made
     if seen.check.accepted:
         known = known_reply(checkpoint, seen, question, parsed, region)
         if known is not None:

@@ -66,18 +66,23 @@ def lungs_reply(seen: Seen, parsed: Parsed) -> Reply:
     return Reply(f"The {names} lung{plural} marked.", None, regions(seen, list(found.values())))
 
 
-def modality_reply(seen: Seen, question: str, parsed: Parsed) -> Reply | None:
+def modality_reply(
+    checkpoint: Checkpoint, seen: Seen, question: str, parsed: Parsed
+) -> Reply | None:
     """What the image was made by; None where neither its header nor the gate tells.
 
-    "Is this a chest film?" is only answered by yes of an image that was accepted as one.
+    "Is this a chest x-ray?" is only answered by yes of an image that was accepted as one.
     """
-    known = known_modality(seen.image, seen.check.accepted)
-    if known is None or not parsed.closed:
-        return None if known is None else Reply(known)
-    if known not in named_modalities(question):
+    gate = checkpoint.config.gate
+    known = known_modality(seen.image, seen.check.accepted, gate)
+    parts, named = body_parts(question), named_modalities(question)
+    if known is None or len(parts) > 1:
+        return None
+    if not parsed.closed:
+        return Reply(known)
+    if known not in named:
         return Reply("no")
-    parts = body_parts(question)
-    if parts and not seen.check.accepted:
+    if parts and not (seen.check.accepted and gate.frontal_only):
         return None
     return Reply("yes" if parts <= {"chest"} else "no")
 

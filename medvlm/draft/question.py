@@ -184,6 +184,8 @@ def parse_question(question: str, region: bool) -> Parsed:
     closed = bool(_YES_NO.match(question)) and not _CHOICE.search(question)
     if region and _COMPARED.search(question):
         return Parsed("other_comparison", closed, findings)
+    if not findings and not _VIEW.fullmatch(question) and asks_modality(question):
+        return Parsed("modality", closed)
     if region:
         return Parsed(_about_region(question, closed, findings), closed, findings)
     if _COMPARED.search(question) or (findings and _BECAME.search(question)):
@@ -197,8 +199,6 @@ def parse_question(question: str, region: bool) -> Parsed:
         for kind, pattern in (("view", _VIEW), ("sex", _SEX), ("findings", _FINDINGS)):
             if pattern.fullmatch(question):
                 return Parsed(kind, closed)  # type: ignore[arg-type]
-        if asks_modality(question):
-            return Parsed("modality", closed)
         if _ABNORMAL.fullmatch(question):
             return Parsed("normal", closed)
         if match := _NORMAL.fullmatch(question):

@@ -25,7 +25,8 @@ def vqa(checkpoint: Checkpoint, questions: Sequence[Question], batch_size: int) 
 
     `swapped_closed_accuracy` and `gain` are over the closed questions that have a control: a
     question over the only image of its organ has none. `blank_closed_accuracy`: over even grey,
-    with the gate's word of the image itself, so that the same part of the product answers.
+    with the gate's word of the image itself, so that the same part of the product answers. What the
+    file or the gate tells (the modality) is answered alike over all three: it adds to no gain.
     `by_organ`, `by_type`: the same of each organ and each kind of question; a question of two kinds
     counts in both.
     """

@@ -24,7 +24,7 @@ from medvlm.draft.sentences import sentence, variants
 from medvlm.findings import FINDINGS
 from medvlm.model.causal import load_base
 from medvlm.model.heads import ATTRIBUTES
-from medvlm.model.llm_source import language_model_dir, weights_digest
+from medvlm.model.llm_source import weights_digest
 from medvlm.model.vision import VisionModel
 from medvlm.train.films import FilmStore
 from medvlm.train.lesson import Chunk, autocast, named_tensors
@@ -77,18 +77,20 @@ class Pairs(NamedTuple):
 
 
 class Contrastive(VisionLesson):
-    """The part `matched`: how often the nearest text of the pass is true of the film."""
+    """`llm`: the language model's folder.
+
+    The part `matched`: how often the nearest text of the pass is true of the film.
+    """
 
     parts = ("matched",)
 
     def __init__(
-        self, config: PretrainConfig, model: VisionModel, store: FilmStore, llm_path: Path | None
+        self, config: PretrainConfig, model: VisionModel, store: FilmStore, llm: Path
     ) -> None:
         super().__init__(config, model, store)
         self.captions = Captions()
-        folder = language_model_dir(config.language, llm_path)
-        self.key = weights_digest(folder)
-        self.table = embed_sentences(self.captions.sentences, folder)
+        self.key = weights_digest(llm)
+        self.table = embed_sentences(self.captions.sentences, llm)
         self.image = nn.Linear(model.encoder.channels[-1], WIDTH).to(self.device)
         self.text = nn.Linear(self.table.shape[1], WIDTH).to(self.device)
         scale = torch.tensor(math.log(1 / TEMPERATURE), device=self.device)

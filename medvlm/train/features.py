@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medvlm.data.cache import file_mark
+from medvlm.data.cache import file_state
 from medvlm.draft.locate import lung_boxes
 from medvlm.image.geometry import Box
 from medvlm.model.encoder import STRIDES, Features
@@ -61,7 +61,7 @@ def feature_store(
     """
     folder.mkdir(parents=True, exist_ok=True)
     # The place in the store too: it is where a film's features lie, and a seed of its views.
-    images = (f"{row} {file_mark(store.films[row].image)}" for row in rows)
+    images = (f"{row} {file_state(store.films[row].image)}" for row in rows)
     parts = [key, model.config.model_dump_json(), str(views), str(seed), *images]
     stem = hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]
     paths = {stride: folder / f"features-{stem}-{stride}.npy" for stride in sorted(strides)}

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from medvlm.config import PretrainConfig
 from medvlm.errors import ConfigError
 from medvlm.model.encoder import Encoder
+from medvlm.model.llm_source import language_model_dir
 from medvlm.model.vision import VisionModel, channels_last
 from medvlm.model.weights import load_start_weights
 from medvlm.train.engine import teach
@@ -39,13 +40,15 @@ def pretrain(config: PretrainConfig, llm_path: Path | None = None) -> Path:
     require_images(model.encoder)
     model.encoder.require_sizes((phase.size for phase in config.phases), "phases")
     began = load_start_weights(model.encoder, config.weights)
+    contrastive = config.objective == "contrastive"
+    llm = language_model_dir(config.language, llm_path) if contrastive else None
     with processes.one_by_one():
         store = FilmStore.build(
             load_sets(config.data), config.data.cache, config.data.tuning, config.data.share
         )
     model.to(processes.device)
     channels_last(model)
-    lesson = _lesson(config, model, store, llm_path)
+    lesson = _lesson(config, model, store, llm)
     given = filter(None, (str(began.sha256), lesson.key))
     teach([lesson], config, run_key(config, *given), processes)
     if processes.main:
@@ -65,14 +68,14 @@ def require_images(encoder: Encoder) -> None:
 
 
 def _lesson(
-    config: PretrainConfig, model: VisionModel, store: FilmStore, llm_path: Path | None
+    config: PretrainConfig, model: VisionModel, store: FilmStore, llm: Path | None
 ) -> VisionLesson:
-    if config.objective == "supervised":
-        return Supervised(config, model, store)
+    if llm is not None:
+        from medvlm.train.contrast import Contrastive
+
+        return Contrastive(config, model, store, llm)
     if config.objective == "self_supervised":
         from medvlm.train.simsiam import SelfSupervised
 
         return SelfSupervised(config, model, store)
-    from medvlm.train.contrast import Contrastive
-
-    return Contrastive(config, model, store, llm_path)
+    return Supervised(config, model, store)
