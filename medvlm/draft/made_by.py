@@ -43,7 +43,7 @@ _MARK = "<{}>"
 _ARTICLES = {"a", "an", "the", "this", "that", "it"}
 _IMAGES = {
     *("image", "picture", "film", "study", "scan", "scanner", "exam", "examination", "imaging"),
-    *("chest", "thorax", "thoracic", "lungs", "head", "brain", "cranial", "abdomen", "abdominal"),
+    *"|".join(_PARTS.values()).split("|"),
 }
 _MADE = {
     *("take", "taken", "make", "made", "obtain", "obtained", "acquire", "acquired", "done"),
@@ -123,5 +123,4 @@ def _words(question: str) -> list[str]:
     text = " ".join(question.lower().replace(",", " or ").split())
     for name, pattern in _NAMED.items():
         text = re.sub(rf"\b(?:{pattern})\b", _MARK.format(name), text)
-    words = re.findall(r"<[^>]*>|[^\s?.!]+", text)
-    return [word for i, word in enumerate(words) if word != "or" or words[i - 1] != "or"]
+    return re.findall(r"<[^>]*>|[^\s?.!]+", text)
