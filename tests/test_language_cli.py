@@ -19,7 +19,6 @@ from medvlm.config import ModelConfig
 from medvlm.model.checkpoint import load_checkpoint
 from tests.families import FAMILIES, tiny_family
 from tests.sets import pack
-from tests.tiny import tiny_checkpoint
 
 
 class Said(NamedTuple):
@@ -57,9 +56,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def seeing(tmp_path_factory: pytest.TempPathFactory, tiny_language: Path) -> Path:
+def seeing(_tiny_folder: Path) -> Path:
     """A checkpoint whose encoder new connectors read."""
-    return tiny_checkpoint(tmp_path_factory.mktemp("seeing") / "tiny", tiny_language)
+    return _tiny_folder
 
 
 def _model(language: dict[str, Any]) -> dict[str, Any]:
