@@ -223,6 +223,8 @@ class Stage(Lesson):
         return {"stage": self.name, "epoch": epoch + 1}
 
     def figures(self, epoch: int, always: bool) -> dict[str, float]:
+        if not self.config.watch_films:
+            return {}
         figures = self.watch("validation")
         if self.config.data.tuning:
             figures |= {f"tuning_{name}": value for name, value in self.watch("tuning").items()}
@@ -251,7 +253,7 @@ def _films_needed(config: TrainConfig, store: FilmStore) -> np.ndarray:
     epochs = sum(getattr(config, stage).epochs for stage in STAGES)
     parts = [epoch_rows(store, per_epoch, config.seed, epoch) for epoch in range(epochs)]
     sides: Iterable[Side] = ("validation", "tuning")
-    for side in sides:
+    for side in sides if config.watch_films else ():
         parts.append(store.rows("nih_cxr", side)[: config.watch_films])
         parts.append(store.rows("vqa_rad", side))
     return np.unique(np.concatenate(parts))
