@@ -18,6 +18,7 @@ from medvlm.config import PromotionGates
 from medvlm.draft.compose import model_record
 from medvlm.errors import CheckpointError, PromotionRefused
 from medvlm.model import registry
+from medvlm.model.candidates import note_candidate
 from medvlm.model.checkpoint import (
     CONFIG,
     CheckpointConfig,
@@ -298,7 +299,7 @@ def test_promotions_at_the_same_time_wait_for_each_other(
 def test_the_command_line(base: Path, tmp_path: Path, home: Path) -> None:
     folder = candidate(tmp_path / "a", base)
     digest = hashlib.sha256((folder / CONFIG).read_bytes()).hexdigest()
-    registry.note_candidate(folder, "site", "0.0", digest)
+    note_candidate(folder, "site", "0.0", digest)
     (tmp_path / "gates.yaml").write_text("min_macro_auroc: 0.9\n")
     refused = RUN.invoke(
         application, ["model", "promote", str(folder), "--gates", str(tmp_path / "gates.yaml")]

@@ -44,6 +44,7 @@ def fetch(
 def list_(as_json: AsJson = False) -> None:
     """Names the checkpoints at hand, and which is in use."""
     from medvlm.model import registry
+    from medvlm.model.candidates import candidates
     from medvlm.model.checkpoint import CONFIG, DEFAULT, CheckpointConfig
     from medvlm.resources import resource_dir
 
@@ -64,7 +65,7 @@ def list_(as_json: AsJson = False) -> None:
         role = ("promoted, in use", "previous")[i] if i < 2 else "earlier"
         rows.append(_row(role, entry.name, entry.version, str(entry.checkpoint)))
     in_use = {(entry.name, entry.version) for entry in standing}
-    waiting = [c for c in registry.candidates() if (c.name, c.version) not in in_use]
+    waiting = [c for c in candidates() if (c.name, c.version) not in in_use]
     for item in waiting:
         rows.append(_row("candidate", item.name, item.version, str(item.folder)))
     if as_json:

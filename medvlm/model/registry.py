@@ -2,7 +2,7 @@
 
     HOME/history.jsonl           one line for each promotion and rollback, only ever added to
     HOME/checkpoints/<id>/       a promoted checkpoint, as it was promoted
-    HOME/candidates/<id>.json    where `medvlm finetune` left a checkpoint that waits for promotion
+    HOME/candidates/             those that wait for promotion (`medvlm.model.candidates`)
     HOME/site.key                the key of this site's pseudonyms (`medvlm finetune`)
 
 The history is the only record of which checkpoint is in use: it is found by going through the
@@ -30,7 +30,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from medvlm.errors import CheckpointError
 
-HISTORY, CHECKPOINTS, CANDIDATES, LOCK = "history.jsonl", "checkpoints", "candidates", ".lock"
+HISTORY, CHECKPOINTS, LOCK = "history.jsonl", "checkpoints", ".lock"
 ID_LENGTH = 12
 LONGEST_WAIT = 300  # seconds: another promotion loads and tries its checkpoint
 
@@ -49,11 +49,13 @@ def home_dir() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "medvlm"
 
 
-class _Strict(BaseModel):
+class Kept(BaseModel):
+    """What a file here holds: nothing unknown."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class GateResult(_Strict):
+class GateResult(Kept):
     """One condition of promotion: what was asked, what was found; `passed` None: cannot be told."""
 
     gate: str
@@ -63,7 +65,7 @@ class GateResult(_Strict):
     note: str = ""
 
 
-class Entry(_Strict):
+class Entry(Kept):
     """One line of the history; `checkpoint`: the id in use from then on, None for the default.
 
     Hashes are sha256: `config_sha256` of config.yaml as promoted, `evaluation_sha256` of the
@@ -80,14 +82,6 @@ class Entry(_Strict):
     evaluation_sha256: str = ""
     gates: tuple[GateResult, ...] = ()
     warnings: tuple[str, ...] = ()
-
-
-class Candidate(_Strict):
-    """A fine-tuned checkpoint that waits for promotion."""
-
-    folder: Path
-    name: str
-    version: str
 
 
 def read_history() -> list[Entry]:
@@ -241,33 +235,6 @@ def rollback() -> Entry:
         return entry
 
 
-def note_candidate(folder: Path, name: str, version: str, config_sha256: str) -> None:
-    """Remembers where a candidate lies, for `medvlm model list`; no harm if it cannot."""
-    candidate = Candidate(folder=folder.resolve(), name=name, version=version)
-    path = home_dir() / CANDIDATES / f"{config_sha256[:ID_LENGTH]}.json"
-    try:
-        _private(path.parent)
-        partial = path.with_suffix(f".partial-{os.getpid()}")
-        partial.write_text(candidate.model_dump_json(), encoding="utf-8")
-        partial.replace(path)
-    except OSError:
-        pass
-
-
-def candidates() -> list[Candidate]:
-    """The candidates that are still where they were left."""
-    found = []
-    for path in sorted((home_dir() / CANDIDATES).glob("*.json")):
-        try:
-            candidate = Candidate.model_validate_json(path.read_text(encoding="utf-8"))
-            content = (candidate.folder / "config.yaml").read_bytes()
-        except (OSError, ValueError):
-            continue
-        if hashlib.sha256(content).hexdigest()[:ID_LENGTH] == path.stem:
-            found.append(candidate)
-    return found
-
-
 @contextmanager
 def _changing() -> Iterator[Path]:
     """The registry's folder while nobody else changes it.
@@ -276,7 +243,7 @@ def _changing() -> Iterator[Path]:
     """
     home = home_dir()
     try:
-        _private(home)
+        private(home)
         with FileLock(home / LOCK, timeout=LONGEST_WAIT):
             yield home
     except OSError as error:  # the lock's Timeout is one too
@@ -293,7 +260,7 @@ def _unused(folders: Path, key: str) -> Path:
     return next(folders / name for name in names if not (folders / name).exists())
 
 
-def _private(folder: Path) -> None:
+def private(folder: Path) -> None:
     """Makes a folder that only its owner can look into."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 

@@ -31,7 +31,7 @@ from medvlm.data.site_summary import SiteSummary
 from medvlm.dicom.confidentiality import Key
 from medvlm.errors import ConfigError, DataSetError
 from medvlm.findings import NIH_FINDINGS
-from medvlm.model import registry
+from medvlm.model.candidates import note_candidate
 from medvlm.model.checkpoint import (
     CARD,
     CONFIG,
@@ -151,9 +151,7 @@ class _Run:
         shutil.rmtree(self.work, ignore_errors=True)
         own_config = evaluation.candidate
         folder = self.out / CHECKPOINT
-        registry.note_candidate(
-            folder, own_config.name, own_config.version, own_config.config_sha256
-        )
+        note_candidate(folder, own_config.name, own_config.version, own_config.config_sha256)
         return evaluation
 
     # ---- what this run is ----
