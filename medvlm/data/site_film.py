@@ -10,7 +10,6 @@ from pydicom.dataset import Dataset
 
 from medvlm.dicom.burned_in import regions_to_keep
 from medvlm.dicom.decode import PIXEL_KEYWORDS, typed_errors
-from medvlm.dicom.deidentify import supply_age
 from medvlm.dicom.facts import text
 from medvlm.dicom.identifiers import fold, squash, tells
 from medvlm.dicom.instance import Instance, read_bytes
@@ -21,7 +20,6 @@ from medvlm.reports.known import Known
 
 _WORD = re.compile(r"[^\W_]+")
 _OLDEST = 90  # years; the ages of the oldest identify them
-_YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 
 
 @dataclass(frozen=True)
@@ -60,14 +58,13 @@ def film_facts(instance: Instance) -> FilmFacts:
     ds = instance.open()
     assert isinstance(ds, Dataset)
     with typed_errors(None):
-        supply_age(ds)
         return FilmFacts(
             accession=text(ds, "AccessionNumber"),
             patient_id=(text(ds, "PatientID") or "").casefold() or None,
             identities=_identities(ds),
             known=known.of_header(ds),
-            age_years=_age(text(ds, "PatientAge")),
-            sex=sex if (sex := (text(ds, "PatientSex") or "").upper()) in ("M", "F") else "",
+            age_years=_whole(instance.age_years),
+            sex=instance.patient_sex or "",
             sha256=hashlib.sha256(read_bytes(instance.path, "")).hexdigest(),
             pixels_sha256=_pixels(ds),
             policy=_policy(ds),
@@ -87,10 +84,8 @@ def _identities(ds: Dataset) -> tuple[str, ...]:
     return tuple(found) or (f"study\0{text(ds, 'StudyInstanceUID')}",)
 
 
-def _age(said: str | None) -> int | None:
-    if not said or not said[:-1].isdecimal() or said[-1].upper() not in _YEARS:
-        return None
-    return min(_OLDEST, int(int(said[:-1]) * _YEARS[said[-1].upper()] + 1e-9))
+def _whole(age_years: float | None) -> int | None:
+    return None if age_years is None else min(_OLDEST, int(age_years + 1e-9))
 
 
 def _pixels(ds: Dataset) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
 from io import BytesIO
 from itertools import islice
 from typing import Any
@@ -33,6 +32,7 @@ from medvlm.dicom.facts import integer
 from medvlm.dicom.facts import text as text_of
 from medvlm.dicom.identifiers import TEXT_VRS, Identifiers, every_element, values
 from medvlm.dicom.instance import PICTURES
+from medvlm.dicom.patient import age_months
 from medvlm.errors import MedVLMError, NoPixels, RefusedByPolicy, Undecodable
 
 IMPLEMENTATION_UID = uids.UID("2.25.257514616128632887668304338285591044343")
@@ -145,18 +145,9 @@ def _patient(ds: Dataset) -> str:
 
 def supply_age(ds: Dataset) -> None:
     """The age at the examination, which could not be told any more without the birth date."""
-    born, seen = (_date(ds, keyword) for keyword in ("PatientBirthDate", "StudyDate"))
-    if born is None or seen is None or seen < born or text_of(ds, "PatientAge"):
-        return
-    months = 12 * (seen.year - born.year) + seen.month - born.month - (seen.day < born.day)
-    ds.PatientAge = f"{months // 12:03}Y" if months >= 24 else f"{months:03}M"
-
-
-def _date(ds: Dataset, keyword: str) -> date | None:
-    try:
-        return datetime.strptime(text_of(ds, keyword) or "", "%Y%m%d").date()
-    except ValueError:
-        return None
+    months = age_months(text_of(ds, "PatientBirthDate"), text_of(ds, "StudyDate"))
+    if months is not None and not text_of(ds, "PatientAge"):
+        ds.PatientAge = f"{months // 12:03}Y" if months >= 24 else f"{months:03}M"
 
 
 def _clean_stream(ds: Dataset) -> str:

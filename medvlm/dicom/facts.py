@@ -11,6 +11,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
+from medvlm.dicom import patient
 from medvlm.dicom.decode import header_value
 from medvlm.dicom.header import AnyDataset
 from medvlm.dicom.identifiers import names_nobody
@@ -40,6 +41,7 @@ KEYWORDS = (
     "ImageOrientationPatient",
     *("ImagePositionPatient", "ImageType", "ImagerPixelSpacing", "InstanceNumber"),
     *("IssuerOfPatientID", "Laterality", "Modality", "NumberOfFrames", "PatientID"),
+    *("PatientAge", "PatientBirthDate", "PatientSex"),
     *("PatientOrientation", "PhotometricInterpretation", "PixelRepresentation", "PixelSpacing"),
     *("PresentationIntentType", "Rows", "SOPClassUID", "SOPInstanceUID", "SamplesPerPixel"),
     *("SeriesInstanceUID", "SharedFunctionalGroupsSequence", "StudyDate", "StudyInstanceUID"),
@@ -63,6 +65,10 @@ def dicom_facts(ds: AnyDataset) -> dict[str, Any]:
         "study_date": _digits(ds, "StudyDate", (8,)),
         "study_time": _digits(ds, "StudyTime", (6, 4, 2)),
         "patient_key": patient_pseudonym(text(ds, "PatientID"), text(ds, "IssuerOfPatientID")),
+        "patient_sex": patient.sex(text(ds, "PatientSex")),
+        "age_years": patient.age_years(
+            *(text(ds, keyword) for keyword in ("PatientAge", "PatientBirthDate", "StudyDate"))
+        ),
         "modality": text(ds, "Modality"),
         "body_part": text(ds, "BodyPartExamined") or meaning(ds, "AnatomicRegionSequence"),
         "view_position": text(ds, "ViewPosition") or meaning(ds, "ViewCodeSequence"),

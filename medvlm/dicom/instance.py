@@ -15,6 +15,7 @@ from pydicom.uid import UID
 from medvlm.dicom.decode import parse, refuse_expansion, refuse_large_file, typed_errors
 from medvlm.dicom.files import Unpacked
 from medvlm.dicom.limits import limits
+from medvlm.dicom.patient import Sex
 from medvlm.errors import InputError, InputNotFound, TooLarge, TruncatedPixels
 
 LARGE = 32_000_000  # samples in a frame; detectors have fewer
@@ -30,6 +31,7 @@ class Instance:
         file: the name shown to people: the path as the caller gave it.
         study_date, study_time: YYYYMMDD and HH[MM[SS]]; only to put studies in order, never shown.
         patient_key: a pseudonym, 12 hexadecimal digits; None where the file names no patient.
+        age_years: at the examination.
         rows, columns: size in pixels; of a picture, after its EXIF orientation is applied.
         pixel_spacing_mm: (between rows, between columns).
         position_mm: patient coordinates (x, y, z) of the centre of the top-left pixel.
@@ -55,6 +57,8 @@ class Instance:
     study_date: str | None = None
     study_time: str | None = None
     patient_key: str | None = None
+    patient_sex: Sex | None = None
+    age_years: float | None = field(default=None, repr=False)
     modality: str | None = None
     body_part: str | None = None
     view_position: str | None = None

@@ -10,6 +10,7 @@ from pathlib import PurePath
 
 from medvlm.dicom.facts import is_uid
 from medvlm.dicom.instance import Instance
+from medvlm.dicom.patient import Sex, sex
 from medvlm.dicom.read import Reading
 
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
@@ -44,6 +45,11 @@ class Study:
     def view(self) -> str | None:
         """The one view position of its images, or None."""
         return self._common("view_position")
+
+    @property
+    def sex(self) -> Sex | None:
+        """The one sex that its images tell, or None."""
+        return sex(self._common("patient_sex"))
 
     @property
     def taken(self) -> tuple[str, str]:

@@ -12,13 +12,14 @@ from medvlm.dicom.prior import Prior
 from medvlm.dicom.read import Refused
 from medvlm.dicom.study import Study
 from medvlm.draft.admit import Admission, look_at_study
+from medvlm.draft.claims import NOTHING, Given
 from medvlm.draft.comparison import Read, change, read_findings
-from medvlm.draft.ground import OPACITIES, OPACITY, regions
+from medvlm.draft.ground import regions
 from medvlm.draft.look import Seen
 from medvlm.draft.overlay import beside, draw_overlay
 from medvlm.draft.parse import Polarity
-from medvlm.draft.sentences import impression
 from medvlm.draft.trunk import best_views, read_together
+from medvlm.draft.withhold import withhold
 from medvlm.draft.write import Statement, write_sentences
 from medvlm.errors import InputError
 from medvlm.findings import PHRASES
@@ -32,7 +33,6 @@ from medvlm.records import (
     Reason,
     Region,
     StudyRecord,
-    Withheld,
 )
 
 ORDER: dict[Polarity, int] = {"present": 0, "uncertain": 1, "absent": 2}
@@ -61,8 +61,9 @@ def draft_study(checkpoint: Checkpoint, study: Study, prior: Prior | None = None
     before = _look_at_prior(checkpoint, prior) if prior and accepted else None
     looked = time.perf_counter()
     earlier = before.accepted if before else None
-    told = describe(checkpoint, accepted, earlier) if accepted else []
-    findings, withheld = without_contradiction(told)
+    given = _given(study, accepted, prior=before is not None)
+    told = describe(checkpoint, accepted, earlier, given) if accepted else []
+    report = withhold(told, given)
     written = time.perf_counter()
     seconds = own.seconds | ({"prior": looked - start} if before else {})
     draft = Draft(
@@ -74,9 +75,9 @@ def draft_study(checkpoint: Checkpoint, study: Study, prior: Prior | None = None
         ),
         model=model_record(checkpoint),
         input_check=check,
-        findings=findings,
-        impression=impression(findings) if accepted else "",
-        withheld=withheld,
+        findings=report.findings,
+        impression=report.impression if accepted else "",
+        withheld=report.withheld,
         comparison=_comparison(checkpoint, prior, before) if prior and before else None,
         timings_s={
             name: round(took, 3) for name, took in (seconds | {"write": written - looked}).items()
@@ -87,12 +88,15 @@ def draft_study(checkpoint: Checkpoint, study: Study, prior: Prior | None = None
 
 
 def describe(
-    checkpoint: Checkpoint, seen: Sequence[Seen], earlier: Sequence[Seen] | None = None
+    checkpoint: Checkpoint,
+    seen: Sequence[Seen],
+    earlier: Sequence[Seen] | None = None,
+    given: Given = NOTHING,
 ) -> list[Finding]:
     """The findings of accepted images of one study: present first, then uncertain, then absent.
 
     `earlier`: the accepted images of a prior study; with it, each finding has a change. An empty
-    list is a prior of which no image was accepted.
+    list is a prior of which no image was accepted. `given`: what else the words may speak of.
     """
     reads = read_findings(checkpoint, seen)
     before = read_findings(checkpoint, earlier) if earlier else None
@@ -105,7 +109,7 @@ def describe(
         for read, changed in zip(reads, changes, strict=True)
     ]
     trunk = read_together(checkpoint, best_views(seen, len(seen)), earlier or ())
-    written = write_sentences(checkpoint, trunk.sight, statements)
+    written = write_sentences(checkpoint, trunk.sight, statements, given)
     findings = [
         Finding(
             text=text.text,
@@ -118,26 +122,6 @@ def describe(
         for text, read, changed in zip(written, reads, changes, strict=True)
     ]
     return sorted(findings, key=lambda f: (ORDER[f.polarity], -f.probability))
-
-
-def without_contradiction(findings: list[Finding]) -> tuple[list[Finding], list[Withheld]]:
-    """Withholds "no lung opacity" where something that shows as an opacity is not ruled out."""
-    shown = [f for f in findings if f.finding in OPACITIES and f.polarity != "absent"]
-    kept, withheld = [], []
-    for finding in findings:
-        if shown and finding.finding == OPACITY and finding.polarity == "absent":
-            reason = f'It would contradict "{shown[0].text}"'
-            withheld.append(
-                Withheld(
-                    finding=finding.finding,
-                    text=finding.text,
-                    probability=finding.probability,
-                    reason=reason,
-                )
-            )
-        else:
-            kept.append(finding)
-    return kept, withheld
 
 
 def model_record(checkpoint: Checkpoint) -> ModelRecord:
@@ -184,6 +168,15 @@ def _comparison(checkpoint: Checkpoint, prior: Prior, before: Admission) -> Comp
 
 def _regions(read: Read) -> list[Region]:
     return regions(read.best, [item.box for item in read.boxes])
+
+
+def _given(study: Study, seen: list[Seen], prior: bool) -> Given:
+    return Given(
+        views=frozenset(item.image.view_position or "" for item in seen),
+        sex=study.sex,
+        spacing=all(item.image.spacing for item in seen),
+        prior=prior,
+    )
 
 
 def _view(seen: list[Seen]) -> str | None:

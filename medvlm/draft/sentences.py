@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from medvlm.draft.change import RESOLVED, WORDS, with_change
+from medvlm.draft.change import RESOLVED, WORDS, told, with_change
 from medvlm.draft.parse import Location, Polarity, parse_sentence
 from medvlm.findings import PHRASES
 from medvlm.records import Change, Finding
@@ -105,11 +105,12 @@ def impression(findings: Sequence[Finding]) -> str:
     if uncertain:
         sentences.append(f"Possible {uncertain}.")
     for finding in sorted(findings, key=lambda f: -f.probability):
-        if finding.change == "resolved":
+        change = told(finding.polarity, finding.change)
+        if change == "resolved":
             sentences.append(sentence(finding.finding, "absent", change="resolved"))
-        elif finding.change in ("new", "larger", "smaller"):
+        elif change in ("new", "larger", "smaller"):
             name = _capital(PHRASES[finding.finding])
-            sentences.append(f"{name} is {WORDS[finding.change]}.")
+            sentences.append(f"{name} is {WORDS[change]}.")
     return " ".join(sentences)
 
 

@@ -1,8 +1,9 @@
 """Sentences by the language model, held to what they must say.
 
 The classifier decides what is said and the maps where; the language model words it. A sentence
-that the parser does not read back as exactly that is replaced by a plain one, so a draft's text
-cannot contradict its classifier. What changed since a prior study is decided and worded by rule.
+that the parser does not read back as exactly that, or that claims what nothing tells
+(`medvlm.draft.claims`), is replaced by a plain one, so a draft's text cannot contradict its
+classifier. What changed since a prior study is decided and worded by rule.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from medvlm.draft.change import compares, told, with_change
+from medvlm.draft.claims import NOTHING, Given, unfounded
 from medvlm.draft.parse import Location, Polarity, contradictions, parse_sentence
 from medvlm.draft.sentences import sentence
 from medvlm.draft.wording import sentence_request
@@ -39,21 +41,26 @@ class Written(NamedTuple):
 
 
 def write_sentences(
-    checkpoint: Checkpoint, sight: Sight, statements: Sequence[Statement]
+    checkpoint: Checkpoint,
+    sight: Sight,
+    statements: Sequence[Statement],
+    given: Given = NOTHING,
 ) -> list[Written]:
-    """One sentence for each statement, in order."""
+    """One sentence for each statement, in order; `given` is what else they may speak of."""
     turns = [Turn(sentence_request(s.finding, s.polarity, s.location)) for s in statements]
     texts = checkpoint.model.write(sight, turns, max_tokens=LONGEST)
-    return [_written(text, statement) for text, statement in zip(texts, statements, strict=True)]
+    return [_written(text, own, given) for text, own in zip(texts, statements, strict=True)]
 
 
-def says(text: str, statement: Statement) -> bool:
+def says(text: str, statement: Statement, given: Given = NOTHING) -> bool:
     """Whether `text` is one sentence that says the statement, all of it and nothing else.
 
     Its change is not asked for: a sentence that compares with anything is refused, and the rule
     adds what there is to compare.
     """
     if not text.endswith(".") or text.count(".") != 1 or "\n" in text or compares(text):
+        return False
+    if unfounded(text, given):
         return False
     if contradictions(text, statement.finding, statement.polarity, statement.location):
         return False
@@ -62,9 +69,9 @@ def says(text: str, statement: Statement) -> bool:
     ]
 
 
-def _written(text: str, statement: Statement) -> Written:
+def _written(text: str, statement: Statement, given: Given) -> Written:
     finding, polarity, location, _ = statement
     change = told(polarity, statement.change)
-    if change == "resolved" or not says(text, statement):
+    if change == "resolved" or not says(text, statement, given):
         return Written(sentence(finding, polarity, location, change=change), False)
     return Written(with_change(text, change), True)

@@ -11,8 +11,9 @@ import numpy as np
 
 from medvlm.data.sets import Film
 from medvlm.draft.answer import presence_margins
-from medvlm.draft.compose import describe, without_contradiction
+from medvlm.draft.compose import describe
 from medvlm.draft.parse import parse_sentence
+from medvlm.draft.withhold import withhold
 from medvlm.evaluate.bootstrap import resamples
 from medvlm.evaluate.controls import other_patient
 from medvlm.evaluate.metrics import finding_f1, paired_f1_gain
@@ -154,7 +155,7 @@ def _draft_all(
         said = strongest((s.finding, s.polarity) for own in read for s in own)
         mentions[row] = [said.get(name, unmentioned) for name in names]
         margins[row] = presence_margins(checkpoint, seen, list(names))
-        texts.append(" ".join(finding.text for finding in without_contradiction(findings)[0]))
+        texts.append(" ".join(finding.text for finding in withhold(findings).findings))
     return Drafted(texts, mentions, margins, uncertain, contradictions, sentences)
 
 
