@@ -11,13 +11,13 @@ import pytest
 from medvlm.data.sets import Film, load_set
 from medvlm.draft.look import look_at
 from medvlm.evaluate.bootstrap import resamples
-from medvlm.evaluate.controls import BLANK_GREY, blank, erase, mirrored
 from medvlm.evaluate.heads import known_findings
 from medvlm.evaluate.image_use import _changes, _hidden, image_use
 from medvlm.evaluate.metrics import auroc
 from medvlm.evaluate.subgroups import calibration_by_group, classification_by_group, members_of
 from medvlm.findings import FINDINGS
 from medvlm.image.geometry import Box
+from medvlm.image.hide import BLANK_GREY, blank, erase, mirrored
 from medvlm.image.load import ImageInput
 from medvlm.model.checkpoint import load_checkpoint
 from medvlm.model.heads import ATTRIBUTES

@@ -7,13 +7,12 @@ change is only stated where it exceeds all that by far, and otherwise nothing is
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from medvlm.draft.decide import decide, released_boxes
+from medvlm.draft.decide import decide, logit, released_boxes
 from medvlm.draft.ground import OPACITIES, place
 from medvlm.draft.locate import ScoredBox
 from medvlm.draft.look import Seen
@@ -75,7 +74,7 @@ def change(now: Read, before: Read) -> Change:
         return "not_comparable"
     if now.finding in BY_PROJECTION and _is_ap(now.best) != _is_ap(before.best):
         return "not_comparable"
-    moved = _logit(now.probability) - _logit(before.probability)
+    moved = logit(now.probability) - logit(before.probability)
     if polarities == ("absent", "absent"):
         return "unchanged"
     if polarities == ("present", "absent"):
@@ -119,8 +118,3 @@ def _is_ap(seen: Seen) -> bool:
     """The projection by the header's word, else by the model's."""
     said = (seen.image.view_position or "").upper()
     return said == "AP" if said in ("AP", "PA") else seen.attributes["ap_view"] > 0.5
-
-
-def _logit(probability: float) -> float:
-    kept = min(max(probability, 1e-6), 1 - 1e-6)
-    return math.log(kept / (1 - kept))

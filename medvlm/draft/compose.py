@@ -14,6 +14,7 @@ from medvlm.dicom.study import Study
 from medvlm.draft.admit import Admission, look_at_study
 from medvlm.draft.claims import NOTHING, Given
 from medvlm.draft.comparison import Read, change, read_findings
+from medvlm.draft.evidence import image_was_used, look_at_nothing, measure
 from medvlm.draft.ground import regions
 from medvlm.draft.look import Seen
 from medvlm.draft.overlay import beside, draw_overlay
@@ -28,6 +29,7 @@ from medvlm.records import (
     Comparison,
     Draft,
     Finding,
+    InputCheck,
     ModelRecord,
     PriorFinding,
     Reason,
@@ -61,8 +63,11 @@ def draft_study(checkpoint: Checkpoint, study: Study, prior: Prior | None = None
     before = _look_at_prior(checkpoint, prior) if prior and accepted else None
     looked = time.perf_counter()
     earlier = before.accepted if before else None
+    nothing = look_at_nothing(checkpoint, accepted)
+    if accepted and not image_was_used(accepted, nothing):
+        accepted, check = [], _not_used(check)
     given = _given(study, accepted, prior=before is not None)
-    told = describe(checkpoint, accepted, earlier, given) if accepted else []
+    told = describe(checkpoint, accepted, earlier, given, nothing) if accepted else []
     report = withhold(told, given)
     written = time.perf_counter()
     seconds = own.seconds | ({"prior": looked - start} if before else {})
@@ -92,11 +97,13 @@ def describe(
     seen: Sequence[Seen],
     earlier: Sequence[Seen] | None = None,
     given: Given = NOTHING,
+    nothing: Sequence[Seen] | None = None,
 ) -> list[Finding]:
     """The findings of accepted images of one study: present first, then uncertain, then absent.
 
     `earlier`: the accepted images of a prior study; with it, each finding has a change. An empty
     list is a prior of which no image was accepted. `given`: what else the words may speak of.
+    `nothing`: the images over even grey; with it, evidence is measured.
     """
     reads = read_findings(checkpoint, seen)
     before = read_findings(checkpoint, earlier) if earlier else None
@@ -109,6 +116,7 @@ def describe(
         for read, changed in zip(reads, changes, strict=True)
     ]
     trunk = read_together(checkpoint, best_views(seen, len(seen)), earlier or ())
+    proof = {} if nothing is None else measure(checkpoint, seen, nothing, reads)
     written = write_sentences(checkpoint, trunk.sight, statements, given)
     findings = [
         Finding(
@@ -116,6 +124,7 @@ def describe(
             finding=read.finding,
             polarity=read.polarity,
             probability=round(read.probability, 4),
+            evidence=proof.get(read.finding),
             regions=_regions(read),
             change=changed,
         )
@@ -168,6 +177,15 @@ def _comparison(checkpoint: Checkpoint, prior: Prior, before: Admission) -> Comp
 
 def _regions(read: Read) -> list[Region]:
     return regions(read.best, [item.box for item in read.boxes])
+
+
+def _not_used(check: InputCheck) -> InputCheck:
+    message = "The model says the same over an empty image: its readings do not come from this one."
+    return InputCheck(
+        accepted=False,
+        reasons=[Reason(code="image_not_used", message=message)],
+        images=check.images,
+    )
 
 
 def _given(study: Study, seen: list[Seen], prior: bool) -> Given:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from medvlm.draft.ground import finding_boxes
 from medvlm.draft.locate import ScoredBox
 from medvlm.draft.look import Seen
@@ -28,3 +30,9 @@ def released_boxes(
     if decide(checkpoint, finding, own) == "absent":
         return []
     return finding_boxes(checkpoint, seen, finding)
+
+
+def logit(probability: float) -> float:
+    """Log odds; a probability that was rounded to 0 or 1 counts as one in a million from it."""
+    kept = min(max(probability, 1e-6), 1 - 1e-6)
+    return math.log(kept / (1 - kept))

@@ -23,12 +23,13 @@ from medvlm.evaluate.bootstrap import (
     scored,
     unless_few,
 )
-from medvlm.evaluate.controls import blank, erase, mirrored, other_patient
+from medvlm.evaluate.controls import other_patient
 from medvlm.evaluate.metrics import MIN_POSITIVES, macro_auroc_of
 from medvlm.evaluate.report import sample
 from medvlm.evaluate.scan import look_at_files
 from medvlm.findings import FINDINGS
 from medvlm.image.geometry import Box
+from medvlm.image.hide import blank, erase, mirrored
 from medvlm.model.checkpoint import Checkpoint
 
 _OVERLAP = 0.1

@@ -14,9 +14,9 @@ from medvlm.data.sets import Question
 from medvlm.draft.answer import reply
 from medvlm.draft.look import Seen, look_at
 from medvlm.evaluate.bootstrap import Counts, mean_with_interval, resamples, unless_few
-from medvlm.evaluate.controls import blank
 from medvlm.evaluate.scan import look_at_files, progress_bar
 from medvlm.evaluate.text import normalise_answer, token_f1
+from medvlm.image.hide import blank
 from medvlm.model.checkpoint import Checkpoint
 
 

@@ -2,8 +2,9 @@
 
 `config.yaml` says how to build the model and how to read its figures, `model.safetensors` holds
 encoders, heads, connector and probe, `adapter/` the LoRA in PEFT's own format (matrices as float16
-in both), `README.md` is the model card. Loading is strict and offline; the base language model is
-not inside, only the sha256 of its weights.
+in both), `donors.safetensors` other patients' features where it has them, `README.md` is the model
+card. Loading is strict and offline; the base language model is not inside, only the sha256 of its
+weights.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from medvlm.config import Config, GateConfig, ModelConfig
 from medvlm.errors import CheckpointError, ConfigError
 from medvlm.findings import FINDINGS
 from medvlm.model import adapter, registry
-from medvlm.model.digests import sha256_of_all
+from medvlm.model.digests import sha256_of, sha256_of_all
+from medvlm.model.donors import FILE as DONORS
+from medvlm.model.donors import Donors, load_donors, save_donors
 from medvlm.model.heads import ATTRIBUTES
 from medvlm.model.language import PROMPT_VERSION
 from medvlm.model.llm_source import language_model_dir, weights_digest
@@ -69,12 +72,14 @@ class CheckpointConfig(Config):
     `constant_boxes`: the best fixed boxes for lung opacities on the training films, as fractions
     of the image, with scores: the baseline that grounding is held against. `status`: a candidate is
     a fine-tuned checkpoint that nobody promoted yet; it works by its folder's path, to be tried.
+    `donors_sha256`: of the donors' file; empty where there is none, and no evidence is measured.
     """
 
     name: str
     version: str
     status: Literal["released", "candidate"] = "released"
     weights_sha256: str = ""
+    donors_sha256: str = ""
     prompt_version: str = PROMPT_VERSION
     findings: tuple[str, ...] = FINDINGS
     attributes: tuple[str, ...] = ATTRIBUTES
@@ -87,11 +92,15 @@ class CheckpointConfig(Config):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded checkpoint: the model, ready for inference on the CPU, and how to read it."""
+    """A loaded checkpoint: the model, ready for inference on the CPU, and how to read it.
+
+    `donors`: None for a checkpoint that has none.
+    """
 
     model: VisionLanguageModel
     config: CheckpointConfig
     folder: Path
+    donors: Donors | None = None
 
 
 def resolve_checkpoint(name: str | None = None) -> Path:
@@ -145,12 +154,18 @@ def load_checkpoint(name: str | None = None, llm_path: Path | None = None) -> Ch
     for encoder in (model.vision, model.second):
         if encoder is not None:
             channels_last(encoder)
-    return Checkpoint(model, config, folder)
+    return Checkpoint(model, config, folder, _donors(model, config, folder))
 
 
-def save_checkpoint(model: VisionLanguageModel, config: CheckpointConfig, folder: Path) -> None:
+def save_checkpoint(
+    model: VisionLanguageModel,
+    config: CheckpointConfig,
+    folder: Path,
+    donors: Donors | None = None,
+) -> None:
     """Writes weights and configuration, with their sha256 and the language model's, to `folder`.
 
+    `donors` are readings of these weights, so without them the folder has none afterwards.
     A new folder appears whole. In one that is there, files are replaced when all are written, the
     configuration last: if that is interrupted, its sha256 gives the mixture away.
     """
@@ -165,8 +180,11 @@ def save_checkpoint(model: VisionLanguageModel, config: CheckpointConfig, folder
             update={"sha256": weights_digest(model.language.folder)}
         )
         adapter.write_settings(model.language.base, language, partial / adapter.FOLDER)
+        if donors is not None:
+            save_donors(donors, partial / DONORS)
         config.model_copy(
             update={
+                "donors_sha256": sha256_of(partial / DONORS) if donors is not None else "",
                 "weights_sha256": sha256_of_all(partial, (ADAPTER, WEIGHTS)),
                 "model": config.model.model_copy(update={"language": language}),
             }
@@ -175,8 +193,12 @@ def save_checkpoint(model: VisionLanguageModel, config: CheckpointConfig, folder
             partial.replace(folder)
             return
         (folder / adapter.FOLDER).mkdir(exist_ok=True)
-        for name in (ADAPTER, f"{adapter.FOLDER}/{adapter.SETTINGS}", WEIGHTS, CONFIG):
-            (partial / name).replace(folder / name)
+        written = (ADAPTER, f"{adapter.FOLDER}/{adapter.SETTINGS}", WEIGHTS, DONORS, CONFIG)
+        for name in written:
+            if (partial / name).exists():
+                (partial / name).replace(folder / name)
+            else:
+                (folder / name).unlink(missing_ok=True)
 
 
 def trained_weights(model: VisionLanguageModel) -> dict[str, Tensor]:
@@ -215,6 +237,19 @@ def _pour(own: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
         if tensor.shape != weights[name].shape:
             raise RuntimeError(f"{name} is {weights[name].shape}, expected {tensor.shape}")
         tensor.copy_(weights[name])
+
+
+def _donors(model: VisionLanguageModel, config: CheckpointConfig, folder: Path) -> Donors | None:
+    if not config.donors_sha256:
+        return None
+    path = folder / DONORS
+    if not path.is_file() or sha256_of(path) != config.donors_sha256:
+        raise CheckpointError(
+            "the donors' film features are missing or others",
+            file=str(path),
+            remedy="fetch the checkpoint anew",
+        )
+    return load_donors(path, model.connector.maps)
 
 
 def _check_files(config: CheckpointConfig, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The last step of a checkpoint: calibration and operating points, on validation patients.
+"""The last step of a checkpoint: calibration and operating points, on validation patients; donors.
 
 A few numbers are fitted on some two hundred patients who trained nothing: one slope and an
 intercept per finding (Platt, 1999), and single cut-offs. Per-finding cut-offs for "present" would
@@ -34,6 +34,7 @@ from medvlm.model.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from medvlm.train.donors import choose_donors
 
 # "Is seen" is said of what is more likely than not; an F1-optimal cut-off would say it at 0.2.
 PRESENT_FROM = 0.5
@@ -74,7 +75,8 @@ def release(checkpoint: Path, data: Path, out: Path, llm_path: Path | None = Non
             "constant_boxes": tuple(best_constant_boxes(training)),
         }
     )
-    save_checkpoint(loaded.model, config, out)
+    donors = choose_donors(loaded, [film for film in nih if not film.validation])
+    save_checkpoint(loaded.model, config, out, donors)
     if (card := checkpoint / CARD).is_file() and checkpoint.resolve() != out.resolve():
         (out / CARD).write_bytes(card.read_bytes())
     return out

@@ -1,0 +1,121 @@
+"""Proof that the image was used: what the model says of a finding with less and less of it.
+
+For each finding that a draft calls present or possible: its probability on the images as they are,
+with its region erased (filled from what lies around), over even grey, and with other patients'
+features. What a model says as surely without the image, it does not say because of the image. The
+comparison is of logits, so that a fall from 0.99 counts like one from 0.01.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from medvlm.draft.comparison import Read
+from medvlm.draft.decide import logit, released_boxes
+from medvlm.draft.ground import regions
+from medvlm.draft.look import Seen, look_at
+from medvlm.findings import FINDINGS
+from medvlm.image.geometry import Box
+from medvlm.image.hide import blank, erase
+from medvlm.image.load import ImageInput
+from medvlm.model.checkpoint import Checkpoint
+from medvlm.records import Evidence
+
+FALL = 0.5
+"""Logits by which a probability falls at least where the image, or its region, carries it."""
+STIR = 0.05
+"""Logits by which any reading of a model that looks at its images moves when they change."""
+
+_Places = tuple[Box, ...]
+
+
+def look_at_nothing(checkpoint: Checkpoint, seen: Sequence[Seen]) -> list[Seen]:
+    """The same images over even grey."""
+    return list(look_at(checkpoint, [blank(item.image) for item in seen]))
+
+
+def measure(
+    checkpoint: Checkpoint, seen: Sequence[Seen], nothing: Sequence[Seen], reads: Sequence[Read]
+) -> dict[str, Evidence]:
+    """The evidence of each finding of `reads` that is not absent, by name.
+
+    `seen`: the accepted images of the study; `nothing`: the same over even grey. Empty if the
+    checkpoint has no donors. A finding without a region of its own has both lungs for it, or the
+    whole image where none was found.
+    """
+    told = [read for read in reads if read.polarity != "absent"]
+    if checkpoint.donors is None or not told:
+        return {}
+    others = donor_probabilities(checkpoint)
+    places = [[_places(checkpoint, item, read) for item in seen] for read in told]
+    hidden = _look_without(checkpoint, seen, places)
+    measured = {}
+    for read, own in zip(told, places, strict=True):
+        name = read.finding
+        erased = [hidden[i, boxes][name] for i, boxes in enumerate(own)]
+        empty = [item.probabilities[name] for item in nothing]
+        measured[name] = _evidence(read.probability, _mean(erased), _mean(empty), others[name])
+    return measured
+
+
+def donor_probabilities(checkpoint: Checkpoint) -> dict[str, float]:
+    """What the checkpoint says of each finding over films that lack it; of all donors, if no film
+    does. Raises ValueError for a checkpoint without donors."""
+    if checkpoint.donors is None:
+        raise ValueError("the checkpoint has no donors")
+    calibration, donors = checkpoint.config.calibration, checkpoint.donors
+    found = {}
+    for i, name in enumerate(FINDINGS):
+        lacking = donors.lacking[:, i]
+        logits = donors.findings[lacking if lacking.any() else slice(None), i]
+        calibrated = calibration.slope * logits + calibration.intercepts.get(name, 0.0)
+        found[name] = float(torch.sigmoid(calibrated).mean())
+    return found
+
+
+def image_was_used(seen: Sequence[Seen], nothing: Sequence[Seen]) -> bool:
+    """Whether any finding's reading is another than over even grey."""
+    return any(
+        abs(logit(item.probabilities[name]) - logit(empty.probabilities[name])) > STIR
+        for item, empty in zip(seen, nothing, strict=True)
+        for name in FINDINGS
+    )
+
+
+def _evidence(image: float, erased: float, nothing: float, other: float) -> Evidence:
+    falls = [logit(image) - logit(without) for without in (erased, nothing, other)]
+    carried = [fall >= FALL for fall in falls]
+    # Another patient's lungs are the fairest of the controls: a grey square is no film.
+    status = "supported" if all(carried) else "weak" if carried[2] else "unsupported"
+    kept = [round(value, 4) for value in (image, erased, nothing, other)]
+    return Evidence(
+        status=status, p_image=kept[0], p_erased=kept[1], p_blank=kept[2], p_other=kept[3]
+    )
+
+
+def _places(checkpoint: Checkpoint, seen: Seen, read: Read) -> _Places:
+    """What is erased for a finding on one image: boxes in source pixels."""
+    boxes = [item.box for item in released_boxes(checkpoint, seen, read.finding, read.probability)]
+    shown = regions(seen, boxes or list(seen.lungs.values()))
+    if not shown:
+        return (Box(0, 0, seen.image.width, seen.image.height),)
+    return tuple(Box(own.x, own.y, own.width, own.height) for own in shown)
+
+
+def _look_without(
+    checkpoint: Checkpoint, seen: Sequence[Seen], places: Sequence[Sequence[_Places]]
+) -> dict[tuple[int, _Places], Mapping[str, float]]:
+    """Probabilities of image i with boxes erased; findings that share them share the look."""
+    wanted: dict[tuple[int, _Places], ImageInput] = {}
+    for i, item in enumerate(seen):
+        for own in places:
+            if (i, own[i]) not in wanted:
+                wanted[i, own[i]] = erase(item.image, own[i])
+    looks = look_at(checkpoint, list(wanted.values()))
+    return {key: look.probabilities for key, look in zip(wanted, looks, strict=True)}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
