@@ -106,7 +106,9 @@ def test_from_a_folder_to_a_promoted_checkpoint(
     assert f"{auroc.before:.3f} | {auroc.after:.3f}" in card
     split = json.loads((out / "data" / "split.json").read_text())
     assert split["sha256"] == evaluation.site.split_sha256
-    assert load_checkpoint(str(out / "checkpoint")).config.status == "candidate"
+    candidate = load_checkpoint(str(out / "checkpoint"))
+    assert candidate.config.status == "candidate"
+    assert candidate.donors is not None
     for lesson, epochs in (("heads", 12), ("text", 1)):
         rows = [json.loads(row) for row in (out / f"log-{lesson}.jsonl").read_text().splitlines()]
         assert 0 < sum("held_out_loss" in row for row in rows) <= epochs

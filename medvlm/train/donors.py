@@ -51,6 +51,11 @@ def choose_donors(checkpoint: Checkpoint, films: Sequence[Film], count: int = DO
     )
 
 
+def donors_if_any(checkpoint: Checkpoint, films: Sequence[Film]) -> Donors | None:
+    """The same, None where no film is without a finding."""
+    return choose_donors(checkpoint, films) if any(map(_is_normal, films)) else None
+
+
 def _is_normal(film: Film) -> bool:
     adult = film.age_years is None or film.age_years >= ADULT
     return film.normal and adult and not film.validation

@@ -41,6 +41,7 @@ from medvlm.model.checkpoint import (
     resolve_checkpoint,
     save_checkpoint,
 )
+from medvlm.train.donors import donors_if_any
 from medvlm.train.finetune.assess import assess, films_to_score, site_data
 from medvlm.train.finetune.card import model_card
 from medvlm.train.finetune.compare import filled, truth_of
@@ -217,7 +218,10 @@ class _Run:
         blends = learn(base.model, material, asker, self.config, run, self.key).blends
         tuned = self.work / "tuned"
         shutil.rmtree(tuned, ignore_errors=True)
-        save_checkpoint(base.model, self._candidate_config(), tuned)
+        # Public films first: what travels in a checkpoint need not come from the site's patients.
+        public = (film for data in self.retention for film in data.films if not film.validation)
+        donors = donors_if_any(base, [*public, *own.training])
+        save_checkpoint(base.model, self._candidate_config(), tuned, donors)
         write_whole(note, json.dumps(blends))
         return blends, count
 
