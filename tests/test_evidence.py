@@ -21,8 +21,9 @@ from medvlm.errors import CheckpointError
 from medvlm.findings import FINDINGS
 from medvlm.image.load import ImageInput
 from medvlm.model.checkpoint import CONFIG, Checkpoint, load_checkpoint, save_checkpoint
-from medvlm.model.donors import FILE, Donors
+from medvlm.model.donors import Donors
 from medvlm.model.encoder import Features
+from medvlm.model.extras import FILE, NO_EXTRAS, Extras
 from medvlm.records import Draft
 from medvlm.train.donors import choose_donors
 from tests.sets import nih
@@ -48,7 +49,7 @@ def donors(checkpoint: Checkpoint, count: int = 2) -> Donors:
 @pytest.fixture
 def checkpoint(tiny: Path) -> Checkpoint:
     loaded = load_checkpoint()
-    return replace(loaded, donors=donors(loaded))
+    return replace(loaded, extras=Extras(donors(loaded)))
 
 
 def film(seed: int = 0) -> ImageInput:
@@ -122,7 +123,7 @@ def test_what_is_absent_and_what_has_no_donors_is_not_measured(checkpoint: Check
     nowhere = with_points(checkpoint, present_from=1.1, absent_below=dict.fromkeys(FINDINGS, 1.01))
     (seen,) = look_at(nowhere, [film()])
     assert measure(nowhere, [seen], [seen], read_findings(nowhere, [seen])) == {}
-    everywhere = with_points(replace(checkpoint, donors=None), present_from=0.0)
+    everywhere = with_points(replace(checkpoint, extras=NO_EXTRAS), present_from=0.0)
     assert measure(everywhere, [seen], [seen], read_findings(everywhere, [seen])) == {}
 
 
@@ -130,12 +131,12 @@ def test_donors_speak_only_of_what_they_lack(checkpoint: Checkpoint) -> None:
     mixed = donors(checkpoint)
     mixed.findings[1] = 5.0
     mixed.lacking[1, 0] = False
-    found = donor_probabilities(replace(checkpoint, donors=mixed))
+    found = donor_probabilities(replace(checkpoint, extras=Extras(mixed)))
     low, high = torch.sigmoid(torch.tensor([OTHERS, 5.0])).tolist()
     assert found[FINDINGS[0]] == pytest.approx(low)
     assert found[FINDINGS[1]] == pytest.approx((low + high) / 2)
     mixed.lacking[:, 2] = False
-    found = donor_probabilities(replace(checkpoint, donors=mixed))
+    found = donor_probabilities(replace(checkpoint, extras=Extras(mixed)))
     assert found[FINDINGS[2]] == pytest.approx((low + high) / 2)
 
 
@@ -178,8 +179,8 @@ def test_the_real_thing_is_not_taken_for_one_that_does_not_look(
 
 def test_donors_travel_in_the_checkpoint(checkpoint: Checkpoint, tmp_path: Path) -> None:
     given = donors(checkpoint)
-    save_checkpoint(checkpoint.model, checkpoint.config, tmp_path / "with", given)
-    found = load_checkpoint(str(tmp_path / "with")).donors
+    save_checkpoint(checkpoint.model, checkpoint.config, tmp_path / "with", Extras(given))
+    found = load_checkpoint(str(tmp_path / "with")).extras.donors
     assert found is not None
     assert torch.equal(found.findings, given.findings)
     assert torch.equal(found.lacking, given.lacking)
@@ -188,26 +189,26 @@ def test_donors_travel_in_the_checkpoint(checkpoint: Checkpoint, tmp_path: Path)
     # Readings of other weights are no donors for these.
     save_checkpoint(checkpoint.model, checkpoint.config, tmp_path / "with")
     assert not (tmp_path / "with" / FILE).exists()
-    assert load_checkpoint(str(tmp_path / "with")).donors is None
+    assert load_checkpoint(str(tmp_path / "with")).extras.donors is None
 
 
 @pytest.mark.parametrize("harm", ["gone", "others", "misfit"])
 def test_damaged_donors_are_refused(checkpoint: Checkpoint, tmp_path: Path, harm: str) -> None:
     folder = tmp_path / "with"
-    save_checkpoint(checkpoint.model, checkpoint.config, folder, donors(checkpoint))
+    save_checkpoint(checkpoint.model, checkpoint.config, folder, Extras(donors(checkpoint)))
     tensors = load_file(folder / FILE)
     if harm == "gone":
         (folder / FILE).unlink()
     elif harm == "others":
-        save_file(tensors | {"findings": tensors["findings"] + 1}, folder / FILE)
+        save_file(tensors | {"donors.findings": tensors["donors.findings"] + 1}, folder / FILE)
     else:
         from medvlm.model.digests import sha256_of
 
         before = sha256_of(folder / FILE)
-        save_file({n: t for n, t in tensors.items() if n != "lacking"}, folder / FILE)
+        save_file({n: t for n, t in tensors.items() if n != "donors.lacking"}, folder / FILE)
         said = (folder / CONFIG).read_text().replace(before, sha256_of(folder / FILE))
         (folder / CONFIG).write_text(said)
-    with pytest.raises(CheckpointError, match=r"donors|fit"):
+    with pytest.raises(CheckpointError, match=r"added|fit"):
         load_checkpoint(str(folder))
 
 

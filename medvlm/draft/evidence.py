@@ -46,7 +46,7 @@ def measure(
     whole image where none was found.
     """
     told = [read for read in reads if read.polarity != "absent"]
-    if checkpoint.donors is None or not told:
+    if checkpoint.extras.donors is None or not told:
         return {}
     others = donor_probabilities(checkpoint)
     places = [[_places(checkpoint, item, read) for item in seen] for read in told]
@@ -63,9 +63,9 @@ def measure(
 def donor_probabilities(checkpoint: Checkpoint) -> dict[str, float]:
     """What the checkpoint says of each finding over films that lack it; of all donors, if no film
     does. Raises ValueError for a checkpoint without donors."""
-    if checkpoint.donors is None:
+    if checkpoint.extras.donors is None:
         raise ValueError("the checkpoint has no donors")
-    calibration, donors = checkpoint.config.calibration, checkpoint.donors
+    calibration, donors = checkpoint.config.calibration, checkpoint.extras.donors
     found = {}
     for i, name in enumerate(FINDINGS):
         lacking = donors.lacking[:, i]

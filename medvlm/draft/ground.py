@@ -13,6 +13,7 @@ from medvlm.draft.locate import (
     place_of,
 )
 from medvlm.draft.look import Seen
+from medvlm.draft.opacity_boxes import opacity_boxes
 from medvlm.draft.parse import Location
 from medvlm.findings import FINDINGS, LEXICON
 from medvlm.image.geometry import Box
@@ -30,13 +31,17 @@ MARGIN_CELLS = 3
 def finding_boxes(checkpoint: Checkpoint, seen: Seen, finding: str) -> list[ScoredBox]:
     """Boxes of a finding in grid pixels, the surest first, at most 3; none if it has no place.
 
-    Opacities come from the dense head's map; other findings from the classifier's own score map,
-    within the lungs' surroundings.
+    Opacities are likely shapes that the dense head's map speaks for, where the checkpoint knows
+    shapes and both lungs were found, else what the map marks; other findings come from the
+    classifier's own score map, within the lungs' surroundings.
     """
     if not LEXICON[finding].localisable:
         return []
     size = seen.transform.size
     if finding in OPACITIES:
+        scorer = checkpoint.extras.boxes
+        if scorer is not None and (fitting := opacity_boxes(scorer, seen)):
+            return fitting
         threshold = checkpoint.config.operating_points.opacity
         return map_boxes(seen.dense[DENSE_OPACITY], threshold, size)
     scores = seen.score_maps[FINDINGS.index(finding)]

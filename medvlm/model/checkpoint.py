@@ -2,9 +2,8 @@
 
 `config.yaml` says how to build the model and how to read its figures, `model.safetensors` holds
 encoders, heads, connector and probe, `adapter/` the LoRA in PEFT's own format (matrices as float16
-in both), `donors.safetensors` other patients' features where it has them, `README.md` is the model
-card. Loading is strict and offline; the base language model is not inside, only the sha256 of its
-weights.
+in both), `extras.safetensors` what a release adds, `README.md` is the model card. Loading is strict
+and offline; the base language model is not inside, only the sha256 of its weights.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ from medvlm.errors import CheckpointError, ConfigError
 from medvlm.findings import FINDINGS
 from medvlm.model import adapter, registry
 from medvlm.model.digests import sha256_of, sha256_of_all
-from medvlm.model.donors import FILE as DONORS
-from medvlm.model.donors import Donors, load_donors, save_donors
+from medvlm.model.extras import FILE as EXTRAS
+from medvlm.model.extras import NO_EXTRAS, Extras, load_extras, save_extras
 from medvlm.model.heads import ATTRIBUTES
 from medvlm.model.language import PROMPT_VERSION
 from medvlm.model.llm_source import language_model_dir, weights_digest
@@ -72,14 +71,14 @@ class CheckpointConfig(Config):
     `constant_boxes`: the best fixed boxes for lung opacities on the training films, as fractions
     of the image, with scores: the baseline that grounding is held against. `status`: a candidate is
     a fine-tuned checkpoint that nobody promoted yet; it works by its folder's path, to be tried.
-    `donors_sha256`: of the donors' file; empty where there is none, and no evidence is measured.
+    `extras_sha256`: of what a release adds (`medvlm.model.extras`); empty where that is nothing.
     """
 
     name: str
     version: str
     status: Literal["released", "candidate"] = "released"
     weights_sha256: str = ""
-    donors_sha256: str = ""
+    extras_sha256: str = ""
     prompt_version: str = PROMPT_VERSION
     findings: tuple[str, ...] = FINDINGS
     attributes: tuple[str, ...] = ATTRIBUTES
@@ -92,15 +91,12 @@ class CheckpointConfig(Config):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded checkpoint: the model, ready for inference on the CPU, and how to read it.
-
-    `donors`: None for a checkpoint that has none.
-    """
+    """A loaded checkpoint: the model, ready for inference on the CPU, and how to read it."""
 
     model: VisionLanguageModel
     config: CheckpointConfig
     folder: Path
-    donors: Donors | None = None
+    extras: Extras = NO_EXTRAS
 
 
 def resolve_checkpoint(name: str | None = None) -> Path:
@@ -154,20 +150,17 @@ def load_checkpoint(name: str | None = None, llm_path: Path | None = None) -> Ch
     for encoder in (model.vision, model.second):
         if encoder is not None:
             channels_last(encoder)
-    return Checkpoint(model, config, folder, _donors(model, config, folder))
+    return Checkpoint(model, config, folder, _extras(model, config, folder))
 
 
 def save_checkpoint(
-    model: VisionLanguageModel,
-    config: CheckpointConfig,
-    folder: Path,
-    donors: Donors | None = None,
+    model: VisionLanguageModel, config: CheckpointConfig, folder: Path, extras: Extras = NO_EXTRAS
 ) -> None:
     """Writes weights and configuration, with their sha256 and the language model's, to `folder`.
 
-    `donors` are readings of these weights, so without them the folder has none afterwards.
-    A new folder appears whole. In one that is there, files are replaced when all are written, the
-    configuration last: if that is interrupted, its sha256 gives the mixture away.
+    `extras` belong to these weights, so without them the folder has none afterwards. A new folder
+    appears whole. In one that is there, files are replaced when all are written, the configuration
+    last: if that is interrupted, its sha256 gives the mixture away.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = folder if folder.exists() else folder.parent
@@ -180,11 +173,11 @@ def save_checkpoint(
             update={"sha256": weights_digest(model.language.folder)}
         )
         adapter.write_settings(model.language.base, language, partial / adapter.FOLDER)
-        if donors is not None:
-            save_donors(donors, partial / DONORS)
+        if not extras.empty:
+            save_extras(extras, partial / EXTRAS)
         config.model_copy(
             update={
-                "donors_sha256": sha256_of(partial / DONORS) if donors is not None else "",
+                "extras_sha256": sha256_of(partial / EXTRAS) if not extras.empty else "",
                 "weights_sha256": sha256_of_all(partial, (ADAPTER, WEIGHTS)),
                 "model": config.model.model_copy(update={"language": language}),
             }
@@ -193,7 +186,7 @@ def save_checkpoint(
             partial.replace(folder)
             return
         (folder / adapter.FOLDER).mkdir(exist_ok=True)
-        written = (ADAPTER, f"{adapter.FOLDER}/{adapter.SETTINGS}", WEIGHTS, DONORS, CONFIG)
+        written = (ADAPTER, f"{adapter.FOLDER}/{adapter.SETTINGS}", WEIGHTS, EXTRAS, CONFIG)
         for name in written:
             if (partial / name).exists():
                 (partial / name).replace(folder / name)
@@ -239,17 +232,17 @@ def _pour(own: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
         tensor.copy_(weights[name])
 
 
-def _donors(model: VisionLanguageModel, config: CheckpointConfig, folder: Path) -> Donors | None:
-    if not config.donors_sha256:
-        return None
-    path = folder / DONORS
-    if not path.is_file() or sha256_of(path) != config.donors_sha256:
+def _extras(model: VisionLanguageModel, config: CheckpointConfig, folder: Path) -> Extras:
+    if not config.extras_sha256:
+        return NO_EXTRAS
+    path = folder / EXTRAS
+    if not path.is_file() or sha256_of(path) != config.extras_sha256:
         raise CheckpointError(
-            "the donors' film features are missing or others",
+            "what was added to the weights is missing or has changed",
             file=str(path),
             remedy="fetch the checkpoint anew",
         )
-    return load_donors(path, model.connector.maps)
+    return load_extras(path, model.connector.maps)
 
 
 def _check_files(config: CheckpointConfig, folder: Path) -> None:

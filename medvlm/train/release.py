@@ -34,7 +34,9 @@ from medvlm.model.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from medvlm.model.extras import Extras
 from medvlm.train.donors import choose_donors
+from medvlm.train.opacity_boxes import Marked, fit_box_scorer, true_boxes
 
 # "Is seen" is said of what is more likely than not; an F1-optimal cut-off would say it at 0.2.
 PRESENT_FROM = 0.5
@@ -75,8 +77,9 @@ def release(checkpoint: Path, data: Path, out: Path, llm_path: Path | None = Non
             "constant_boxes": tuple(best_constant_boxes(training)),
         }
     )
-    donors = choose_donors(loaded, [film for film in nih if not film.validation])
-    save_checkpoint(loaded.model, config, out, donors)
+    learned = [film for film in nih if not film.validation]
+    extras = Extras(choose_donors(loaded, learned), fit_box_scorer(_marked(loaded, learned)))
+    save_checkpoint(loaded.model, config, out, extras)
     if (card := checkpoint / CARD).is_file() and checkpoint.resolve() != out.resolve():
         (out / CARD).write_bytes(card.read_bytes())
     return out
@@ -134,6 +137,17 @@ def _collect(
         margins.append(presence_margins(checkpoint, seen, list(NIH_FINDINGS)))
         opacities.append(_boxes_at(seen))
     return np.array(said), np.array(margins), opacities
+
+
+def _marked(checkpoint: Checkpoint, films: list[Film]) -> list[Marked]:
+    """The reviewed films with an opacity box, as the model sees them."""
+    boxed = [f for f in films if f.reviewed and any(name == OPACITY for name, _ in f.boxes)]
+    looks = look_at_files(checkpoint, [film.image for film in boxed], 8, "fitting boxes")
+    # Visual tokens of a hundred films would fill the memory for nothing.
+    return [
+        Marked(replace(seen, sight=None), true_boxes(seen, film))  # type: ignore[arg-type]
+        for film, seen in zip(boxed, looks, strict=True)
+    ]
 
 
 def _boxes_at(seen: Seen) -> Callable[[float], list]:

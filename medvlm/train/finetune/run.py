@@ -41,6 +41,7 @@ from medvlm.model.checkpoint import (
     resolve_checkpoint,
     save_checkpoint,
 )
+from medvlm.model.extras import Extras
 from medvlm.train.donors import donors_if_any
 from medvlm.train.finetune.assess import assess, films_to_score, site_data
 from medvlm.train.finetune.card import model_card
@@ -220,8 +221,8 @@ class _Run:
         shutil.rmtree(tuned, ignore_errors=True)
         # Public films first: what travels in a checkpoint need not come from the site's patients.
         public = (film for data in self.retention for film in data.films if not film.validation)
-        donors = donors_if_any(base, [*public, *own.training])
-        save_checkpoint(base.model, self._candidate_config(), tuned, donors)
+        extras = Extras(donors_if_any(base, [*public, *own.training]), base.extras.boxes)
+        save_checkpoint(base.model, self._candidate_config(), tuned, extras)
         write_whole(note, json.dumps(blends))
         return blends, count
 

@@ -1,0 +1,108 @@
+"""What `medvlm release` adds to trained weights: donors, and the scorer of opacity boxes.
+
+Both are readings of these very weights, so they lie in one file whose sha256 is in the
+configuration, and a checkpoint that is written anew has none until it is released.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from medvlm.errors import CheckpointError
+from medvlm.findings import FINDINGS
+from medvlm.model.box_scorer import BoxScorer, pairs
+from medvlm.model.donors import Donors
+from medvlm.model.encoder import Features
+
+FILE = "extras.safetensors"
+_DONORS, _BOXES = "donors.", "boxes."
+_SCORER = tuple(field.name for field in fields(BoxScorer))
+
+
+@dataclass(frozen=True)
+class Extras:
+    """Either may be missing."""
+
+    donors: Donors | None = None
+    boxes: BoxScorer | None = None
+
+    @property
+    def empty(self) -> bool:
+        return self.donors is None and self.boxes is None
+
+
+NO_EXTRAS = Extras()
+
+
+def save_extras(extras: Extras, path: Path) -> None:
+    """Writes maps as float16."""
+    tensors: dict[str, Tensor] = {}
+    if extras.donors is not None:
+        given = extras.donors
+        maps = {name: t.half() for name, t in given.features._asdict().items() if t.numel()}
+        own = maps | {"findings": given.findings.float(), "lacking": given.lacking}
+        tensors |= {_DONORS + name: t.cpu().contiguous() for name, t in own.items()}
+    if extras.boxes is not None:
+        for name in _SCORER:
+            tensors[_BOXES + name] = torch.from_numpy(getattr(extras.boxes, name)).float()
+    save_file(tensors, path)
+
+
+def load_extras(path: Path, maps: tuple[str, ...]) -> Extras:
+    """What `save_extras` wrote; `maps` are those that the connector reads.
+
+    Raises CheckpointError if the file cannot be read or does not hold exactly what belongs in it.
+    """
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError("cannot be read", file=str(path), remedy=_ANEW) from error
+    donors, boxes = _under(tensors, _DONORS), _under(tensors, _BOXES)
+    try:
+        if len(donors) + len(boxes) != len(tensors):
+            raise ValueError("unknown tensors")
+        return Extras(_donors(donors, maps) if donors else None, _scorer(boxes) if boxes else None)
+    except (KeyError, ValueError) as error:
+        raise CheckpointError("does not fit the model", file=str(path), remedy=_ANEW) from error
+
+
+_ANEW = "fetch the checkpoint anew"
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def _donors(tensors: dict[str, Tensor], maps: tuple[str, ...]) -> Donors:
+    if tensors.keys() != {"findings", "lacking", *maps}:
+        raise ValueError("other maps")
+    findings, lacking = tensors["findings"], tensors["lacking"]
+    count = len(findings)
+    if findings.shape != (count, len(FINDINGS)) or lacking.shape != findings.shape:
+        raise ValueError("other findings")
+    if not count or any(len(tensors[name]) != count for name in maps):
+        raise ValueError("other films")
+    given = (tensors.get(name, torch.empty(0)).float() for name in Features._fields)
+    return Donors(findings, lacking.bool(), Features(*given))
+
+
+def _scorer(tensors: dict[str, Tensor]) -> BoxScorer:
+    own = {name: tensors.pop(name).numpy().astype(np.float64) for name in _SCORER}
+    count = len(own["mean"])
+    shapes = {
+        "candidates": (len(own["candidates"]), 4),
+        "mean": (count,),
+        "scale": (count,),
+        "weights": (count + len(pairs(count)[0]),),
+        "bias": (1,),
+    }
+    if tensors or any(own[name].shape != shape for name, shape in shapes.items()):
+        raise ValueError("other shapes")
+    return BoxScorer(**own)
