@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from medvlm.data.sets import Film, load_set
-from medvlm.draft.compose import describe, labelled_regions, without_contradiction
+from medvlm.draft.compose import describe
+from medvlm.draft.illustrate import labelled_regions
 from medvlm.draft.overlay import draw_overlay
+from medvlm.draft.withhold import withhold
 from medvlm.evaluate.scan import look_at_files
 from medvlm.findings import NIH_FINDINGS
 from medvlm.image.geometry import Box
@@ -46,7 +48,7 @@ def main() -> None:
     lines = ["| film | labels | stated | possible | missed | not labelled |", "|---|" + "---|" * 5]
     paths = [film.image for film in films]
     for film, seen in zip(films, look_at_files(checkpoint, paths, 4, "drafting"), strict=True):
-        findings, _ = without_contradiction(describe(checkpoint, [seen]))
+        findings = withhold(describe(checkpoint, [seen])).findings
         truth = {NIH_FINDINGS[i] for i in np.flatnonzero(film.findings[:14] == 1)}
         by = {
             polarity: [f.finding for f in findings if f.polarity == polarity]

@@ -73,3 +73,14 @@ def test_lines_grow_with_the_film() -> None:
 def test_not_a_film() -> None:
     with pytest.raises(ValueError, match=r"\[H, W\]"):
         draw_overlay(np.zeros((4, 4, 3)), [])
+
+
+def test_notes_stand_in_the_legend() -> None:
+    region = Region(x=100, y=100, width=200, height=200)
+    film = np.zeros((800, 700))
+    plain = draw_overlay(film, [("nodule", region)])
+    noted = draw_overlay(film, [("nodule", region)], notes={"nodule": "nodule 81%, supported"})
+    # The film above is the same; below, more is written.
+    assert plain.crop((0, 0, 700, 800)).tobytes() == noted.crop((0, 0, 700, 800)).tobytes()
+    written = [int((np.asarray(p)[800:] > 200).sum()) for p in (plain, noted)]
+    assert 0 < written[0] < written[1]

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -40,9 +41,11 @@ from medvlm.records import Draft
 from medvlm.resources import sample_film
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from medvlm.model.checkpoint import Checkpoint
 
-KEY, OWNER = ".inputs.sha256", ".patient"
+KEY, OWNER, CROPS = ".inputs.sha256", ".patient", "crops"
 UNKNOWN = "unknown"
 TOLD = ("new", "larger", "smaller", "resolved")
 DEMO_REGION = Box(1050, 1000, 500, 500)
@@ -65,7 +68,7 @@ def draft(
     llm_path: LlmPath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Drafts every study into OUT/<study>/ (draft.json, draft.md, overlay.png).
+    """Drafts every study into OUT/<study>/ (draft.json, draft.md, overlay.png, crops/).
 
     A study already drafted from the same files by the same checkpoint is left alone, so an
     interrupted run goes on where it stopped. A refused study gets a draft.json that says why.
@@ -233,12 +236,24 @@ def _draft_one(
         partial.replace(overlay)
     else:
         overlay.unlink(missing_ok=True)
+    _write_crops(folder, result.crops)
     write_atomically(folder / "draft.md", to_markdown(result.draft, f"Draft {folder.name}"))
     write_atomically(folder / "draft.json", result.draft.model_dump_json(indent=2) + "\n")
     if not result.failed:
         # The last to appear; without it the study is done again, and so is its failure.
         write_atomically(folder / KEY, key)
     return result.draft
+
+
+def _write_crops(folder: Path, crops: Mapping[str, Image.Image]) -> None:
+    """In the order of the draft; those of an earlier draft go."""
+    place = folder / CROPS
+    shutil.rmtree(place, ignore_errors=True)
+    if not crops:
+        return
+    place.mkdir()
+    for number, (finding, picture) in enumerate(crops.items(), 1):
+        picture.save(place / f"{number:02}-{finding}.png", format="PNG")
 
 
 def _summary(draft: Draft) -> str:

@@ -16,14 +16,13 @@ from medvlm.draft.claims import NOTHING, Given
 from medvlm.draft.comparison import Read, change, read_findings
 from medvlm.draft.evidence import image_was_used, look_at_nothing, measure
 from medvlm.draft.ground import regions
+from medvlm.draft.illustrate import crops, overlay
 from medvlm.draft.look import Seen
-from medvlm.draft.overlay import beside, draw_overlay
 from medvlm.draft.parse import Polarity
 from medvlm.draft.trunk import best_views, read_together
 from medvlm.draft.withhold import withhold
 from medvlm.draft.write import Statement, write_sentences
 from medvlm.errors import InputError
-from medvlm.findings import PHRASES
 from medvlm.model.checkpoint import Checkpoint
 from medvlm.records import (
     Comparison,
@@ -42,10 +41,14 @@ ORDER: dict[Polarity, int] = {"present": 0, "uncertain": 1, "absent": 2}
 
 @dataclass(frozen=True)
 class DraftResult:
-    """A draft, its picture (None for a refused study), and the files that could not be decoded."""
+    """A draft, its picture (None for a refused study), and the files that could not be decoded.
+
+    `crops`: for each finding with a region, what it points at, by the finding's name.
+    """
 
     draft: Draft
     overlay: Image.Image | None
+    crops: dict[str, Image.Image]
     failed: tuple[Refused, ...]
 
 
@@ -89,7 +92,9 @@ def draft_study(checkpoint: Checkpoint, study: Study, prior: Prior | None = None
         },
     )
     failed = (*own.failed, *(before.failed if before else ()))
-    return DraftResult(draft, _overlay(accepted, draft, earlier or []), failed)
+    return DraftResult(
+        draft, overlay(accepted, draft, earlier or []), crops(accepted, draft.findings), failed
+    )
 
 
 def describe(
@@ -201,37 +206,3 @@ def _view(seen: list[Seen]) -> str | None:
     """The one view of the accepted images."""
     views = {item.image.view_position for item in seen}
     return views.pop() if len(views) == 1 else None
-
-
-def _overlay(seen: list[Seen], draft: Draft, earlier: list[Seen]) -> Image.Image | None:
-    """The accepted images side by side, then those of the prior; each with its own regions."""
-    if not seen:
-        return None
-    named = ("Current", "Prior") if earlier else (None, None)
-    before = draft.comparison.findings if draft.comparison else []
-    films = [(item, labelled_regions(item, draft.findings), named[0]) for item in seen]
-    films += [(item, labelled_regions(item, before), named[1]) for item in earlier]
-    return beside(
-        [draw_overlay(item.image.pixels, regions, title) for item, regions, title in films]
-    )
-
-
-def labelled_regions(
-    seen: Seen, findings: Sequence[Finding | PriorFinding]
-) -> list[tuple[str, Region]]:
-    """The regions on one image; findings that share one are named together."""
-    own = (seen.image.sop_instance_uid, seen.image.frame)
-    labels: dict[tuple[float, ...], list[str]] = {}
-    boxes: dict[tuple[float, ...], Region] = {}
-    for finding in findings:
-        for region in finding.regions:
-            if (region.sop_instance_uid, region.frame) == own:
-                key = (region.x, region.y, region.width, region.height)
-                boxes[key] = region
-                labels.setdefault(key, []).append(label(finding))
-    return [(", ".join(labels[key]), region) for key, region in boxes.items()]
-
-
-def label(finding: Finding | PriorFinding) -> str:
-    """A finding's name on the picture; a question mark where it is uncertain."""
-    return PHRASES[finding.finding] + ("?" if finding.polarity == "uncertain" else "")

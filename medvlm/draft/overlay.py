@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +21,14 @@ def draw_overlay(
     pixels: NDArray[np.floating],
     regions: Sequence[tuple[str, Region]],
     title: str | None = None,
+    notes: Mapping[str, str] | None = None,
 ) -> Image.Image:
     """Draw labelled regions on a film.
 
     ``pixels`` is [H, W] in 0..1; each region comes with its label, in the source pixels of that
     film. Returns an RGB picture: the film at the top left (enlarged by a whole factor if its longer
-    side is under 640 pixels), below it ``title``, if any, and the legend. One colour per label; the
-    same label has the same colour.
+    side is under 640 pixels), below it ``title``, if any, and the legend, with ``notes`` in the
+    place of the labels that have one. One colour per label; the same label has the same colour.
 
     Raises ValueError if ``pixels`` is not a two-dimensional array with something in it.
     """
@@ -57,7 +58,9 @@ def draw_overlay(
         taken.append(
             _draw_label(draw, film.size, label, region, scale, colours[label], font, taken)
         )
-    return _with_legend(film, colours, font, title)
+    given = notes or {}
+    legend = [(given.get(label, label), colour) for label, colour in colours.items()]
+    return _with_legend(film, legend, font, title)
 
 
 def beside(pictures: Sequence[Image.Image]) -> Image.Image:
@@ -102,22 +105,22 @@ def _overlap(a: _Box, b: _Box) -> bool:
 
 
 def _with_legend(
-    film: Image.Image, colours: dict[str, str], font: _Font, title: str | None
+    film: Image.Image, legend: Sequence[tuple[str, str]], font: _Font, title: str | None
 ) -> Image.Image:
-    if not colours and not title:
+    if not legend and not title:
         return film
     measure = ImageDraw.Draw(film)
     height = measure.textbbox((0, 0), "Ag", font=font)[3]
     row, gap = round(height * 1.6), height
     # Place the entries in rows no wider than the film.
-    entries: list[tuple[str, float, float]] = []
+    entries: list[tuple[str, str, float, float]] = []
     first = gap / 2 + (row if title else 0)
     x, y = float(gap), first
-    for label in colours:
+    for label, colour in legend:
         width = 2 * gap + measure.textlength(label, font=font)
         if entries and x + width > film.width:
             x, y = float(gap), y + row
-        entries.append((label, x, y))
+        entries.append((label, colour, x, y))
         x += width + gap
     bottom = y + row if entries else first
     picture = Image.new("RGB", (film.width, round(film.height + bottom)), "black")
@@ -125,8 +128,8 @@ def _with_legend(
     draw = ImageDraw.Draw(picture)
     if title:
         draw.text((gap, film.height + gap / 2), title, fill="white", font=font)
-    for label, x, y in entries:
+    for label, colour, x, y in entries:
         top = film.height + y
-        draw.rectangle((x, top, x + height, top + height), fill=colours[label])
+        draw.rectangle((x, top, x + height, top + height), fill=colour)
         draw.text((x + 1.6 * gap, top), label, fill="white", font=font)
     return picture
