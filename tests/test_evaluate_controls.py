@@ -14,14 +14,17 @@ from medvlm.evaluate.bootstrap import resamples
 from medvlm.evaluate.heads import known_findings
 from medvlm.evaluate.image_use import _changes, _hidden, image_use
 from medvlm.evaluate.metrics import auroc
+from medvlm.evaluate.scan import look_at_files
 from medvlm.evaluate.subgroups import calibration_by_group, classification_by_group, members_of
 from medvlm.findings import FINDINGS
 from medvlm.image.geometry import Box
 from medvlm.image.hide import BLANK_GREY, blank, erase, mirrored
 from medvlm.image.load import ImageInput
 from medvlm.model.checkpoint import load_checkpoint
+from medvlm.model.extras import Extras
 from medvlm.model.heads import ATTRIBUTES
 from tests.sets import kermany, nih
+from tests.test_evidence import OTHERS, donors
 
 
 def image(pixels: np.ndarray) -> ImageInput:
@@ -133,6 +136,32 @@ def test_image_use_of_a_set(tmp_path: Path) -> None:
         low, high = scores[reading]["blank"]["share_falling_ci"]
         assert 0 <= low <= scores[reading]["blank"]["share_falling"] <= high <= 1
     assert scores == image_use(load_checkpoint(), films, names, 4)
+    assert scores["probabilities"]["donors"] == {"n": 0}  # the checkpoint has none
+
+
+@pytest.mark.usefixtures("tiny")
+def test_donors_in_the_place_of_a_set(tmp_path: Path) -> None:
+    checkpoint = load_checkpoint()
+    given = donors(checkpoint)
+    films = load_set(nih(tmp_path / "nih", count=12)).films
+    names = known_findings(films)
+    scores = image_use(replace(checkpoint, extras=Extras(given)), films, names, 4)
+    for reading in ("probabilities", "checklist"):
+        assert scores[reading]["donors"]["n"] == scores["n_positive"]
+    said = 1 / (1 + np.exp(-OTHERS))
+    real = [
+        seen.probabilities[FINDINGS[i]] - said
+        for film, seen in zip(
+            films, look_at_files(checkpoint, [f.image for f in films], 4, "again"), strict=True
+        )
+        for i in np.flatnonzero(film.findings[:14] == 1)
+    ]
+    assert scores["probabilities"]["donors"]["share_falling"] == pytest.approx(
+        np.mean(np.array(real) > 0)
+    )
+    assert scores["probabilities"]["donors"]["mean_change"] == pytest.approx(
+        -np.mean(real), abs=1e-4
+    )
 
 
 @pytest.mark.usefixtures("tiny")

@@ -13,8 +13,10 @@ import numpy as np
 from medvlm.data.sets import Film
 from medvlm.draft.answer import presence_margins
 from medvlm.draft.decide import released_boxes
+from medvlm.draft.evidence import donor_probabilities
 from medvlm.draft.ground import regions
 from medvlm.draft.look import Seen, look_at
+from medvlm.draft.wording import checklist_question
 from medvlm.evaluate.bootstrap import (
     Counts,
     Floats,
@@ -31,11 +33,12 @@ from medvlm.findings import FINDINGS
 from medvlm.image.geometry import Box
 from medvlm.image.hide import blank, erase, mirrored
 from medvlm.model.checkpoint import Checkpoint
+from medvlm.model.language import Turn
 
 _OVERLAP = 0.1
 """IoU from which a mirrored box still covers the place itself, and is no control for it."""
 
-CONTROLS = ("blank", "other_patient", "region_erased", "mirrored_erased")
+CONTROLS = ("blank", "other_patient", "region_erased", "mirrored_erased", "donors")
 
 
 def image_use(
@@ -44,11 +47,12 @@ def image_use(
     """The `image_use` part of the evaluation JSON, over the findings `names`; intervals by patient.
 
     `probabilities` (the draft's, calibrated) and `checklist` (the language model's yes-minus-no
-    margins from the visual tokens alone), each under four controls: even grey (`blank`), another
-    patient's film (`other_patient`), the finding's place erased (`region_erased`: the true box
-    where there is one, else the boxes that the draft would release), and the same box erased on the
-    other side (`mirrored_erased`), which tells what an erased patch does by itself. `mean_change`:
-    control less image, over the positives; `share_falling`: of those that fall.
+    margins from the visual tokens alone), each under these controls: even grey (`blank`), another
+    patient's film (`other_patient`), the mean over the checkpoint's donors (`donors`), the place of
+    the finding erased (`region_erased`: the true box where there is one, else the boxes that the draft
+    would release), and the same box erased on the other side (`mirrored_erased`), which tells what
+    an erased patch does by itself. `mean_change`: control less image, over the positives;
+    `share_falling`: of those that fall.
     `checklist.macro_auroc` beside `shuffled_macro_auroc`: over the findings with at least 10
     positives, with the film's own tokens and with another patient's.
     """
@@ -82,6 +86,8 @@ def image_use(
     if (other := other_patient(patients)) is not None:
         for name, values in real.items():
             readings[name][1] = values[other]
+    for name, values in _donors(checkpoint, names).items():
+        readings[name][CONTROLS.index("donors")] = values
     counts = resamples(patients)
     scores: dict[str, Any] = {
         name: {
@@ -102,6 +108,23 @@ def _read(checkpoint: Checkpoint, seen: Seen, names: Sequence[str]) -> dict[str,
     return {
         "probabilities": np.array([seen.probabilities[name] for name in names]),
         "checklist": np.array(presence_margins(checkpoint, seen, list(names))),
+    }
+
+
+def _donors(checkpoint: Checkpoint, names: Sequence[str]) -> dict[str, Floats]:
+    """What is said with the donors' features in the place of a film's; empty without donors."""
+    donors = checkpoint.extras.donors
+    if donors is None:
+        return {}
+    said = donor_probabilities(checkpoint)
+    sights = checkpoint.model.sight(donors.features)
+    turns = [Turn(checklist_question(name)) for name in names]
+    margins = [
+        checkpoint.model.margins(sights.row(i), turns).numpy() for i in range(len(donors.findings))
+    ]
+    return {
+        "probabilities": np.array([said[name] for name in names]),
+        "checklist": np.mean(margins, axis=0),
     }
 
 
