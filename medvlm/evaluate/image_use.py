@@ -49,9 +49,9 @@ def image_use(
     `probabilities` (the draft's, calibrated) and `checklist` (the language model's yes-minus-no
     margins from the visual tokens alone), each under these controls: even grey (`blank`), another
     patient's film (`other_patient`), the mean over the checkpoint's donors (`donors`), the place of
-    the finding erased (`region_erased`: the true box where there is one, else the boxes that the draft
-    would release), and the same box erased on the other side (`mirrored_erased`), which tells what
-    an erased patch does by itself. `mean_change`: control less image, over the positives;
+    the finding erased (`region_erased`: the true box where there is one, else the boxes that the
+    draft would release), and the same box erased on the other side (`mirrored_erased`), which tells
+    what an erased patch does by itself. `mean_change`: control less image, over the positives;
     `share_falling`: of those that fall.
     `checklist.macro_auroc` beside `shuffled_macro_auroc`: over the findings with at least 10
     positives, with the film's own tokens and with another patient's.
