@@ -65,7 +65,7 @@ def film(seed: int = 0) -> ImageInput:
     [
         (0.9, 0.5, 0.3, 0.1, "supported"),
         (0.9, 0.9, 0.3, 0.1, "weak"),
-        (0.9, 0.5, 0.9, 0.1, "weak"),
+        (0.9, 0.5, 0.99, 0.1, "supported"),
         (0.9, 0.1, 0.1, 0.9, "unsupported"),
         (0.9, 0.9, 0.9, 0.9, "unsupported"),
         (0.999, 0.99, 0.99, 0.99, "supported"),

@@ -84,3 +84,15 @@ def test_notes_stand_in_the_legend() -> None:
     assert plain.crop((0, 0, 700, 800)).tobytes() == noted.crop((0, 0, 700, 800)).tobytes()
     written = [int((np.asarray(p)[800:] > 200).sum()) for p in (plain, noted)]
     assert 0 < written[0] < written[1]
+
+
+def test_a_note_too_long_for_the_film_goes_on_in_the_next_row() -> None:
+    region = Region(x=100, y=100, width=200, height=200)
+    film = np.zeros((800, 700))
+    short, long = (
+        draw_overlay(film, [("mass", region)], notes={"mass": "; ".join(["mass 81%"] * count)})
+        for count in (1, 100)
+    )
+    assert long.height > short.height + 3 * (short.height - 800)
+    right = np.asarray(long)[800:, 690:]
+    assert (right < 50).all()

@@ -85,10 +85,10 @@ def image_was_used(seen: Sequence[Seen], nothing: Sequence[Seen]) -> bool:
 
 
 def _evidence(image: float, erased: float, nothing: float, other: float) -> Evidence:
-    falls = [logit(image) - logit(without) for without in (erased, nothing, other)]
-    carried = [fall >= FALL for fall in falls]
-    # Another patient's lungs are the fairest of the controls: a grey square is no film.
-    status = "supported" if all(carried) else "weak" if carried[2] else "unsupported"
+    by_image, by_region = (logit(image) - logit(p) >= FALL for p in (other, erased))
+    # Even grey is no film: a network may read it as anything, an opaque chest among others. So its
+    # reading is shown, and decides only whether the image is used at all.
+    status = "unsupported" if not by_image else "supported" if by_region else "weak"
     kept = [round(value, 4) for value in (image, erased, nothing, other)]
     return Evidence(
         status=status, p_image=kept[0], p_erased=kept[1], p_blank=kept[2], p_other=kept[3]

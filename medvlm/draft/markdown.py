@@ -78,7 +78,8 @@ def _findings(draft: Draft) -> str:
     rows = ["| Finding | Probability | Evidence | Regions (x, y, width, height in pixels) |"]
     rows.append("|---|---|---|---|")
     for finding in draft.findings:
-        evidence = finding.evidence.status if finding.evidence else "not measured"
+        asked = "-" if finding.polarity == "absent" else "not measured"
+        evidence = finding.evidence.status if finding.evidence else asked
         regions = "; ".join(_region(region, number) for region in finding.regions) or "-"
         rows.append(
             f"| {_escape(finding.text)} | {finding.probability:.0%} | {evidence} | {regions} |"

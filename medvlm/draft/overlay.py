@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,24 +112,40 @@ def _with_legend(
     measure = ImageDraw.Draw(film)
     height = measure.textbbox((0, 0), "Ag", font=font)[3]
     row, gap = round(height * 1.6), height
+    room = film.width - 3 * gap
     # Place the entries in rows no wider than the film.
-    entries: list[tuple[str, str, float, float]] = []
+    entries: list[tuple[str, str | None, float, float]] = []
     first = gap / 2 + (row if title else 0)
     x, y = float(gap), first
     for label, colour in legend:
-        width = 2 * gap + measure.textlength(label, font=font)
-        if entries and x + width > film.width:
-            x, y = float(gap), y + row
-        entries.append((label, colour, x, y))
-        x += width + gap
+        for i, line in enumerate(
+            _lines(label, lambda text: measure.textlength(text, font=font) <= room)
+        ):
+            width = 2 * gap + measure.textlength(line, font=font)
+            if entries and (i or x + width > film.width):
+                x, y = float(gap), y + row
+            entries.append((line, None if i else colour, x, y))
+            x += width + gap
     bottom = y + row if entries else first
     picture = Image.new("RGB", (film.width, round(film.height + bottom)), "black")
     picture.paste(film)
     draw = ImageDraw.Draw(picture)
     if title:
         draw.text((gap, film.height + gap / 2), title, fill="white", font=font)
-    for label, colour, x, y in entries:
+    for line, mark, x, y in entries:
         top = film.height + y
-        draw.rectangle((x, top, x + height, top + height), fill=colour)
-        draw.text((x + 1.6 * gap, top), label, fill="white", font=font)
+        if mark:
+            draw.rectangle((x, top, x + height, top + height), fill=mark)
+        draw.text((x + 1.6 * gap, top), line, fill="white", font=font)
     return picture
+
+
+def _lines(text: str, fits: Callable[[str], bool]) -> list[str]:
+    """The text, broken after semicolons where it does not fit."""
+    lines: list[str] = []
+    for part in text.split("; "):
+        if lines and fits(longer := f"{lines[-1]}; {part}"):
+            lines[-1] = longer
+        else:
+            lines.append(part)
+    return lines
