@@ -140,7 +140,11 @@ class ModelRecord(_Record):
 
 
 class Draft(_Record):
-    """A machine's draft of one study; a refused study has one too, without findings."""
+    """A machine's draft of one study; a refused study has one too, without findings.
+
+    ``stability``: the share of findings that stay as they are when the images hardly change; null
+    where it was not measured.
+    """
 
     schema_version: Literal["1.0"] = "1.0"
     status: Literal["preliminary"] = "preliminary"
@@ -151,6 +155,7 @@ class Draft(_Record):
     impression: str = ""
     withheld: list[Withheld] = []
     comparison: Comparison | None = None
+    stability: Probability | None = None
     timings_s: dict[str, Annotated[float, Field(ge=0)]] = {}
 
     @model_validator(mode="after")

@@ -19,6 +19,7 @@ from medvlm.draft.ground import regions
 from medvlm.draft.illustrate import crops, overlay
 from medvlm.draft.look import Seen
 from medvlm.draft.parse import Polarity
+from medvlm.draft.stability import stability
 from medvlm.draft.trunk import best_views, read_together
 from medvlm.draft.withhold import withhold
 from medvlm.draft.write import Statement, write_sentences
@@ -73,6 +74,8 @@ def draft_study(checkpoint: Checkpoint, study: Study, prior: Prior | None = None
     told = describe(checkpoint, accepted, earlier, given, nothing) if accepted else []
     report = withhold(told, given)
     written = time.perf_counter()
+    steady = round(stability(checkpoint, accepted), 4) if accepted else None
+    tried = time.perf_counter()
     seconds = own.seconds | ({"prior": looked - start} if before else {})
     draft = Draft(
         study=StudyRecord(
@@ -87,8 +90,12 @@ def draft_study(checkpoint: Checkpoint, study: Study, prior: Prior | None = None
         impression=report.impression if accepted else "",
         withheld=report.withheld,
         comparison=_comparison(checkpoint, prior, before) if prior and before else None,
+        stability=steady,
         timings_s={
-            name: round(took, 3) for name, took in (seconds | {"write": written - looked}).items()
+            name: round(took, 3)
+            for name, took in (
+                seconds | {"write": written - looked, "stability": tried - written}
+            ).items()
         },
     )
     failed = (*own.failed, *(before.failed if before else ()))
@@ -195,7 +202,7 @@ def _not_used(check: InputCheck) -> InputCheck:
 
 def _given(study: Study, seen: list[Seen], prior: bool) -> Given:
     return Given(
-        views=frozenset(item.image.view_position or "" for item in seen),
+        views=frozenset((item.image.view_position or "").upper() for item in seen),
         sex=study.sex,
         spacing=all(item.image.spacing for item in seen),
         prior=prior,

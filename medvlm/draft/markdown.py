@@ -23,6 +23,11 @@ def to_markdown(draft: Draft, title: str) -> str:
     if draft.input_check.accepted:
         parts += ["## Impression", _escape(draft.impression) or "None.", "## Findings"]
         parts += [_findings(draft)] if draft.findings else ["None."]
+    if draft.stability is not None:
+        parts.append(
+            f"{draft.stability:.0%} of the findings stay as they are under small shifts, other "
+            "exposure and JPEG."
+        )
     if draft.comparison:
         parts += _comparison(draft.comparison)
     if draft.withheld:
