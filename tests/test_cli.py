@@ -103,6 +103,7 @@ def test_a_second_run_resumes_and_a_broken_draft_is_redone(medvlm, tmp_path: Pat
     (study,) = json.loads(first.out)["studies"]
     assert not study["resumed"]
     assert sorted(p.name for p in Path(study["draft"]).parent.glob("[!.]*")) == [
+        "crops",
         "draft.json",
         "draft.md",
         "overlay.png",
