@@ -71,6 +71,12 @@ def test_names_of_findings_claim_nothing() -> None:
         ("Left effusion with a chest tube.", "not_read"),
         ("Nodule, suspicious for malignancy.", "not_read"),
         ("Left rib fracture with pneumothorax.", "not_read"),
+        ("Left nodule and pericardial effusion.", "not_read"),
+        ("Left mass, likely adenocarcinoma.", "not_read"),
+        ("Nodule on the lateral chest radiograph.", "view"),
+        ("PA and lateral films show a nodule.", "view"),
+        ("3 cms mass.", "measurement"),
+        ("Left effusion after mastectomy.", "history"),
     ],
 )
 def test_what_nothing_tells_is_found(text: str, code: str) -> None:
@@ -177,6 +183,7 @@ def test_change_is_withheld_where_no_prior_was_given() -> None:
     kept, _, (withheld,) = withhold(findings)
     assert not kept
     assert withheld.reason == "It compares, and no prior was given."
+    assert withhold(findings).impression == ""  # not "none of the findings"
     assert withhold(findings, Given(prior=True)).withheld == []
 
 

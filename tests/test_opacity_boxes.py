@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medvlm.draft import opacity_boxes as module
+from medvlm.draft.comparison import change, read_findings
 from medvlm.draft.ground import finding_boxes
 from medvlm.draft.locate import DENSE_OPACITY, LungSide
 from medvlm.draft.look import Seen, look_at
@@ -23,7 +24,9 @@ from medvlm.draft.opacity_boxes import (
     in_lung,
     opacity_boxes,
     shape_of,
+    side_of,
 )
+from medvlm.findings import FINDINGS
 from medvlm.image.geometry import Box
 from medvlm.image.load import ImageInput
 from medvlm.model.box_scorer import BoxScorer, pairs, terms
@@ -148,7 +151,7 @@ def test_the_box_under_the_heat_comes_first(scorer: BoxScorer) -> None:
     for side in ("right", "left"):
         for shape in (LOWER, UPPER):
             box = in_lung(shape, LUNGS[side], side)  # type: ignore[index]
-            first, *others = opacity_boxes(scorer, film(box, seed=99))
+            first, *others = opacity_boxes(scorer, film(box, seed=99), [box])
             assert first.box.iou(box) > 0.7
             assert 0.3 < first.score <= 1
             for i, one in enumerate([first, *others]):
@@ -157,7 +160,7 @@ def test_the_box_under_the_heat_comes_first(scorer: BoxScorer) -> None:
 
 def test_both_lungs_have_boxes_where_both_are_opaque(scorer: BoxScorer) -> None:
     true = [in_lung(LOWER, LUNGS[side], side) for side in ("right", "left")]  # type: ignore[index]
-    found = opacity_boxes(scorer, film(*true, seed=5))
+    found = opacity_boxes(scorer, film(*true, seed=5), true)
     assert all(max(item.box.iou(box) for item in found) > 0.5 for box in true)
 
 
@@ -165,10 +168,43 @@ def test_at_most_three_and_none_without_lungs(
     scorer: BoxScorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "SHARE", -9.0)
-    assert len(opacity_boxes(scorer, film())) == 3
+    assert len(opacity_boxes(scorer, film(), list(LUNGS.values()))) == 3
     blind = film()
     blind.dense[:2] = 0.0
-    assert opacity_boxes(scorer, blind) == []
+    assert opacity_boxes(scorer, blind, list(LUNGS.values())) == []
+
+
+def test_boxes_lie_only_in_lungs_that_are_marked(scorer: BoxScorer) -> None:
+    for side in ("right", "left"):
+        box = in_lung(LOWER, LUNGS[side], side)  # type: ignore[index]
+        found = opacity_boxes(scorer, film(box, seed=7), [box])
+        assert {side_of(item.box, film()) for item in found} == {side}
+    assert opacity_boxes(scorer, film(), []) == []
+
+
+def test_where_the_map_marks_nothing_there_is_no_box(tiny: Path, scorer: BoxScorer) -> None:
+    checkpoint = replace(load_checkpoint(), extras=Extras(boxes=scorer))
+    assert finding_boxes(checkpoint, film(), "Lung_Opacity") == []
+
+
+def test_an_opacity_that_grew_is_larger_by_what_is_marked(tiny: Path, scorer: BoxScorer) -> None:
+    checkpoint = replace(load_checkpoint(), extras=Extras(boxes=scorer))
+    small, large = (Box(64, 176, 32, 32), Box(56, 112, 80, 128))
+    reads = [
+        next(r for r in read_findings(checkpoint, [seen_of(box)]) if r.finding == "Pneumonia")
+        for box in (small, large)
+    ]
+    assert change(reads[1], reads[0]) == "larger"
+    assert change(reads[0], reads[1]) == "smaller"
+
+
+def seen_of(box: Box) -> Seen:
+    """A film whose every finding is present, with one opacity."""
+    return replace(
+        film(box),
+        probabilities=dict.fromkeys(FINDINGS, 0.9),
+        score_maps=np.zeros((len(FINDINGS), CELLS // 2, CELLS // 2)),
+    )
 
 
 def test_too_few_boxes_fit_nothing() -> None:
@@ -195,8 +231,9 @@ def test_the_scorer_travels_and_is_used(scorer: BoxScorer, tiny: Path, tmp_path:
     assert boxes is not None
     for name in ("candidates", "mean", "scale", "weights", "bias"):
         assert getattr(boxes, name) == pytest.approx(getattr(scorer, name), rel=1e-6, abs=1e-6)
-    seen = film(in_lung(LOWER, LUNGS["left"], "left"))
-    assert finding_boxes(found, seen, "Pneumonia") == opacity_boxes(boxes, seen)
+    box = in_lung(LOWER, LUNGS["left"], "left")
+    seen = film(box)
+    assert finding_boxes(found, seen, "Pneumonia") == opacity_boxes(boxes, seen, [box])
     assert finding_boxes(loaded, seen, "Pneumonia") != finding_boxes(found, seen, "Pneumonia")
     # Without lungs, what the map marks.
     seen.dense[:2] = 0.0

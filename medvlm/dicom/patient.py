@@ -5,11 +5,13 @@ Values are those of DICOM elements as text, None where a file lacks them.
 
 from __future__ import annotations
 
+import re
 from datetime import date, datetime
 from typing import Literal
 
 Sex = Literal["M", "F"]
 _YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
+_NUMBER = re.compile(r"[0-9]{1,3}")
 _SEXES: dict[str, Sex] = {"M": "M", "F": "F"}
 
 
@@ -23,7 +25,7 @@ def age_years(
 ) -> float | None:
     """At the examination: PatientAge, else by the dates; None where neither tells."""
     number, unit = (patient_age or "")[:-1], (patient_age or "")[-1:].upper()
-    if number.isascii() and number.isdecimal() and unit in _YEARS:
+    if _NUMBER.fullmatch(number) and unit in _YEARS:
         return int(number) * _YEARS[unit]
     months = age_months(birth_date, study_date)
     return None if months is None else months / 12

@@ -10,7 +10,7 @@ from pathlib import PurePath
 
 from medvlm.dicom.facts import is_uid
 from medvlm.dicom.instance import Instance
-from medvlm.dicom.patient import Sex, sex
+from medvlm.dicom.patient import Sex
 from medvlm.dicom.read import Reading
 
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
@@ -49,7 +49,8 @@ class Study:
     @property
     def sex(self) -> Sex | None:
         """The one sex that its images tell, or None."""
-        return sex(self._common("patient_sex"))
+        told = {instance.patient_sex for instance in self.instances}
+        return told.pop() if len(told) == 1 else None
 
     @property
     def taken(self) -> tuple[str, str]:

@@ -85,18 +85,21 @@ def disagreements(findings: Sequence[Finding], impression: str) -> list[str]:
 _NUMBER = (
     r"(?:\d+(?:[.,]\d+)?|one|two|three|four|five|six|seven|eight|nine|ten|several|a few|half an?)"
 )
-_UNIT = r"(?:mm|cm|ml|cc|millimet(?:er|re)s?|centimet(?:er|re)s?|millilit(?:er|re)s?|inch(?:es)?)"
+_UNIT = (
+    r"(?:mms?|cms?|ml|cc|millimet(?:er|re)s?|centimet(?:er|re)s?|millilit(?:er|re)s?|inch(?:es)?)"
+)
 _MEASUREMENT = re.compile(
-    rf"\b{_NUMBER}(?:\s*(?:x|by|to|-)\s*{_NUMBER})*[\s-]*{_UNIT}\b"
+    rf"\b{_NUMBER}(?:\s*(?:x|by|to|-)\s*{_NUMBER}){{0,3}}[\s-]*{_UNIT}\b"
     r"|\b(?:sub)?(?:centimet(?:er|re)|millimet(?:er|re))\b"
-    r"|\b\d+(?:[.,]\d+)?\s*(?:%|percent\b|degrees?\b|°)"
-    r"|\bmeasur\w+|\bin (?:diameter|size|length|width)\b|\bcardiothoracic ratio\b",
+    r"|\b\d+(?:[.,]\d+)?\s*(?:%|per ?cent\b|degrees?\b|°)"
+    r"|\bmeasur\w+|\bin (?:diameter|size|length|width)\b|\bcardio-?thoracic ratio\b|\bctr\b",
     re.IGNORECASE,
 )
 _FILM = r"(?:views?|films?|projections?|radiographs?|images?)"
 _VIEW = re.compile(
     r"\b(?:AP|PA|antero-?posterior|postero-?anterior|frontal)\b(?! window)"
-    rf"|\b(?:lateral|oblique|decubitus|lordotic|apical|expiratory|inspiratory) {_FILM}\b"
+    rf"|\b(?:lateral|oblique|decubitus|lordotic|apical|expiratory|inspiratory) (?:chest )?{_FILM}\b"
+    r"|\b(?:and|the) lateral\b(?! (?:chest|lung|zone|wall|aspect|right|left))"
     rf"|\b(?:two|both|2|three|3|multiple) {_FILM}\b"
     r"|\b(?:portable|bedside|supine|semi-?(?:erect|upright|recumbent)|upright|erect|decubitus)\b"
     r"|\b(?:CT|MRI?|ultrasound|tomogra\w+|fluoroscop\w+|mammogra\w+)\b",
@@ -122,15 +125,19 @@ _NEVER: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
             r"|lobectomy|pneumonectomy|sternotomy|transplant\w*|antibiotics?|diure\w+|diabet\w+"
             r"|hypertensi\w+|immun\w+|admi(?:tted|ssion)|discharge\w*|intubat\w+|ventilat\w+"
             r"|dialysis|bypass|cabg|doctor|dr|discuss\w*|informed|telephon\w+|recommend\w*"
-            r"|advis\w+|suggest(?:ed)? (?:ct|follow\w*)",
+            r"|advis\w+|warranted|suggest(?:ed)? (?:ct|follow\w*)|elderly|aged|child\w*"
+            r"|infants?|biops\w+"
+            r"|thoracotomy|mastectomy|pregnan\w+|gyna?ecomastia|infect\w+|hiv",
             "tells of the patient's history or care",
         ),
         (
             "anatomy",
             r"brain|skull|crani\w+|face|facial|teeth|orbit\w*|pelvi\w+|hips?|femur\w*|femoral"
             r"|knees?|tibia\w*|fibula\w*|ankles?|foot|feet|wrists?|hands?|fingers?|elbows?|hepat\w+"
-            r"|liver|spleen|splen\w+|kidneys?|renal|bladder|bowel|intestin\w+|colon\w*|rect(?:um|al)"
-            r"|pancrea\w+|appendi\w+|prostat\w+|testic\w+|uter\w+|ovar\w+|umbilic\w+|inguinal",
+            r"|liver|spleen|splen\w+|kidneys?|renal|bladder|bowel|intestin\w+|colon\w*"
+            r"|rect(?:um|al)"
+            r"|gall ?bladder|abdom\w+|shoulders?|thyroid|joints?|pancrea\w+|appendi\w+"
+            r"|prostat\w+|testic\w+|uter\w+|ovar\w+|umbilic\w+|inguinal""
             "speaks of what a chest film does not show",
         ),
         (
@@ -138,13 +145,16 @@ _NEVER: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
             r"(?:endotracheal|chest|feeding|naso\w+|tracheostomy|drainage) tubes?|tubes?|catheters?"
             r"|drains?|pacemakers?|pacer|leads?|wires?|clips?|staples?|sutures?|stents?|valves?"
             r"|prosthe\w+|devices?|ports?|picc|(?:central|venous|arterial) lines?|hardware"
-            r"|implants?|fractur\w+|dislocat\w+|scolio\w+|kypho\w+|spondyl\w+|degenerative|osteo\w+|spine"
+            r"|implants?|fractur\w+|dislocat\w+|scolio\w+|kypho\w+|spondyl\w+|degenerative"
+            r"|osteo\w+|spine"
             r"|spinal|vertebra\w*|ribs?|clavic\w+|humer\w+|scapula\w*|calcifi\w+|granuloma\w*"
-            r"|aort\w+|tortuo\w+|carcinoma\w*|cancer\w*|malignan\w+|metasta\w+|tumou?rs?|neoplas\w+"
+            r"|aort\w+|tortuo\w+|\w*carcinoma\w*|mesothelioma\w*|cancer\w*|malignan\w+"
+            r"|metasta\w+|tumou?rs?|neoplas\w+"
             r"|lymphoma\w*|adenopathy|lymphadenopathy|tubercul\w+|tb|covid\w*|sarcoid\w*|abscess\w*"
             r"|embol\w+|infarct\w*|(?:heart|cardiac|respiratory) failure|chf|copd|asthma|bronchi\w+"
-            r"|aspirat\w+|h(?:a)?emorrhag\w*|contusion\w*|free air|pneumoperitoneum"
-            r"|pneumomediastinum|cavit\w+|cyst\w*|silicosis|asbesto\w+",
+            r"|empyema\w*|h(?:a)?emothora\w+|pericardi\w+|mediastin\w+|subcutaneous|surgical"
+            r"|lymph nodes?|hyperinflat\w+|aspirat\w+|h(?:a)?emorrhag\w*|contusion\w*|free air"
+            r"|pneumoperitoneum|pneumomediastinum|cavit\w+|cyst\w*|silicosis|asbesto\w+",
             "names what this model does not look for",
         ),
     )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from medvlm.draft.decide import decide, logit, released_boxes
-from medvlm.draft.ground import OPACITIES, place
+from medvlm.draft.ground import OPACITIES, marked_opacities, place
 from medvlm.draft.locate import ScoredBox
 from medvlm.draft.look import Seen
 from medvlm.draft.parse import Location, Polarity
@@ -39,7 +39,8 @@ BY_PROJECTION = frozenset({"Cardiomegaly", "Effusion", "Pneumothorax"})
 class Read:
     """What one study says of one finding.
 
-    `best` is the view that shows it best, `boxes` its boxes there, in grid pixels.
+    `best` is the view that shows it best, `boxes` its boxes there, in grid pixels, `marked` what
+    its map marks there: its extent.
     """
 
     finding: str
@@ -48,6 +49,7 @@ class Read:
     best: Seen
     boxes: list[ScoredBox]
     location: Location | None
+    marked: list[ScoredBox]
 
 
 def read_findings(checkpoint: Checkpoint, seen: Sequence[Seen]) -> list[Read]:
@@ -63,7 +65,9 @@ def read_findings(checkpoint: Checkpoint, seen: Sequence[Seen]) -> list[Read]:
         best = seen[int(np.argmax(own))]
         boxes = released_boxes(checkpoint, best, name, probability)
         polarity = decide(checkpoint, name, probability)
-        out.append(Read(name, probability, polarity, best, boxes, place(best, name, boxes)))
+        marked = marked_opacities(checkpoint, best) if boxes and name in OPACITIES else boxes
+        where = place(best, name, boxes)
+        out.append(Read(name, probability, polarity, best, boxes, where, marked))
     return out
 
 
@@ -95,7 +99,7 @@ def _still_there(now: Read, before: Read, moved: float) -> Change:
         return "unchanged" if same else "not_comparable"
     then_share, share = _share_of_lungs(before), _share_of_lungs(now)
     # Where the map falls into other parts, its boxes come and go with grain.
-    if not then_share or not share or len(now.boxes) != len(before.boxes):
+    if not then_share or not share or len(now.marked) != len(before.marked):
         return "not_comparable"
     ratio = share / then_share
     if ratio >= GREW and moved >= -NEAR:
@@ -107,11 +111,11 @@ def _still_there(now: Read, before: Read, moved: float) -> Change:
 
 
 def _share_of_lungs(read: Read) -> float | None:
-    """The boxes' area over that of both lungs' boxes; None unless both lungs were found."""
+    """The marked boxes' area over that of both lungs' boxes; None unless both lungs were found."""
     lungs = read.best.lungs
     if len(lungs) < 2:
         return None
-    return sum(item.box.area for item in read.boxes) / sum(box.area for box in lungs.values())
+    return sum(item.box.area for item in read.marked) / sum(box.area for box in lungs.values())
 
 
 def _is_ap(seen: Seen) -> bool:

@@ -69,7 +69,7 @@ def draft_study(checkpoint: Checkpoint, study: Study, prior: Prior | None = None
     earlier = before.accepted if before else None
     nothing = look_at_nothing(checkpoint, accepted)
     if accepted and not image_was_used(accepted, nothing):
-        accepted, check = [], _not_used(check)
+        accepted, check, before = [], _not_used(check), None
     given = _given(study, accepted, prior=before is not None)
     told = describe(checkpoint, accepted, earlier, given, nothing) if accepted else []
     report = withhold(told, given)

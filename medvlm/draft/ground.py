@@ -31,23 +31,29 @@ MARGIN_CELLS = 3
 def finding_boxes(checkpoint: Checkpoint, seen: Seen, finding: str) -> list[ScoredBox]:
     """Boxes of a finding in grid pixels, the surest first, at most 3; none if it has no place.
 
-    Opacities are likely shapes that the dense head's map speaks for, where the checkpoint knows
-    shapes and both lungs were found, else what the map marks; other findings come from the
-    classifier's own score map, within the lungs' surroundings.
+    The dense head's map says in which lungs opacities lie. Their boxes are likely shapes there,
+    where the checkpoint knows shapes and both lungs were found, else what the map marks. Other
+    findings come from the classifier's own score map, within the lungs' surroundings.
     """
     if not LEXICON[finding].localisable:
         return []
     size = seen.transform.size
     if finding in OPACITIES:
-        scorer = checkpoint.extras.boxes
-        if scorer is not None and (fitting := opacity_boxes(scorer, seen)):
-            return fitting
-        threshold = checkpoint.config.operating_points.opacity
-        return map_boxes(seen.dense[DENSE_OPACITY], threshold, size)
+        marked, scorer = marked_opacities(checkpoint, seen), checkpoint.extras.boxes
+        if not marked or scorer is None:
+            return marked
+        return opacity_boxes(scorer, seen, [item.box for item in marked]) or marked
     scores = seen.score_maps[FINDINGS.index(finding)]
     if finding in UNPLACED:
         return peak_boxes(scores, size, np.ones(scores.shape, dtype=bool))[:1]
     return peak_boxes(scores, size, _near_lungs(seen, scores.shape))[:2]
+
+
+def marked_opacities(checkpoint: Checkpoint, seen: Seen) -> list[ScoredBox]:
+    """What the dense head's map marks, in grid pixels: the extent of opacities, where they are
+    certain."""
+    threshold = checkpoint.config.operating_points.opacity
+    return map_boxes(seen.dense[DENSE_OPACITY], threshold, seen.transform.size)
 
 
 def place(seen: Seen, finding: str, boxes: list[ScoredBox]) -> Location | None:

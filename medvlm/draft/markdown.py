@@ -21,7 +21,11 @@ def to_markdown(draft: Draft, title: str) -> str:
         parts.append("Study: " + ", ".join(_escape(fact) for fact in facts if fact))
     parts += _input_check(draft)
     if draft.input_check.accepted:
-        parts += ["## Impression", _escape(draft.impression) or "None.", "## Findings"]
+        parts += [
+            "## Impression",
+            _escape(draft.impression) or "Withheld: see below.",
+            "## Findings",
+        ]
         parts += [_findings(draft)] if draft.findings else ["None."]
     if draft.stability is not None:
         parts.append(

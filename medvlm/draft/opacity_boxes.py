@@ -1,12 +1,13 @@
 """Boxes of lung opacities: which shapes occur in a lung, and which of them the map speaks for.
 
 The opacity map alone, cut at a level, gives boxes of what is certain, which are smaller than what
-radiologists draw. So a few dozen shapes of their boxes are held against the map in each lung, and
-those with the highest expected overlap are shown (`medvlm.model.box_scorer`).
+radiologists draw. So the map says in which lung there is something, and of a few dozen shapes of
+radiologists' boxes those with the highest expected overlap are shown (`medvlm.model.box_scorer`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -35,24 +36,29 @@ PLACE_ALONE = tuple(FEATURES.index(name) for name in FEATURES[7:])
 
 
 class Candidates(NamedTuple):
-    """N boxes in grid pixels, and their features [N, len(FEATURES)]."""
+    """N boxes in grid pixels, the lung of each, and their features [N, len(FEATURES)]."""
 
     boxes: list[Box]
+    sides: list[LungSide]
     features: Floats
 
 
-def opacity_boxes(scorer: BoxScorer, seen: Seen) -> list[ScoredBox]:
+def opacity_boxes(scorer: BoxScorer, seen: Seen, marked: Sequence[Box]) -> list[ScoredBox]:
     """The boxes that fit best, the best first, at most 3; none unless both lungs were found.
 
-    Their scores are the IoU to be expected.
+    Only in lungs where the map has `marked` something (grid pixels): a second box in the other lung
+    would raise the overlap to be expected, and make two sides of one. Scores are that overlap.
     """
     found = candidates(scorer.candidates, seen)
     if found is None:
         return []
+    sides = {side_of(box, seen) for box in marked}
     scores = scorer.score(found.features)
     chosen: list[ScoredBox] = []
     for i in np.argsort(-scores, kind="stable"):
         box, score = found.boxes[i], float(scores[i])
+        if found.sides[i] not in sides:
+            continue
         if chosen and score < SHARE * chosen[0].score:
             break
         if all(box.iou(other.box) <= APART for other in chosen):
@@ -77,7 +83,14 @@ def candidates(shapes: Floats, seen: Seen) -> Candidates | None:
             rows.append([*heat.features(box, lungs[side]), whole[side], whole[other]])
     film = [seen.probabilities["Lung_Opacity"], seen.attributes["ap_view"]]
     known = np.concatenate([np.tile(film, (len(boxes), 1)), np.tile(shapes, (2, 1))], axis=1)
-    return Candidates(boxes, np.concatenate([np.array(rows), known], axis=1))
+    sides = [side for side in SIDES for _ in shapes]
+    return Candidates(boxes, sides, np.concatenate([np.array(rows), known], axis=1))
+
+
+def side_of(box: Box, seen: Seen) -> LungSide:
+    """The lung on whose side of the midline a box's middle lies."""
+    middle = (seen.lungs["right"].right + seen.lungs["left"].x) / 2
+    return "right" if box.centre[0] < middle else "left"
 
 
 def in_lung(shape: Floats, lung: Box, side: LungSide) -> Box:

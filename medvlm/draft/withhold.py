@@ -33,7 +33,10 @@ def withhold(findings: Sequence[Finding], given: Given = NOTHING) -> Report:
         else:
             kept.append(finding)
     summary = impression(kept)
-    if kept and (differences := disagreements(kept, summary)):
+    stated = any(finding.polarity != "absent" for finding in kept)
+    if not stated and any(finding.polarity != "absent" for finding in findings):
+        summary = ""  # "None of the findings" would deny what was only withheld
+    if summary and kept and (differences := disagreements(kept, summary)):
         withheld.append(_kept_back(kept[0], summary, f"{differences[0]}."))
         summary = ""
     return Report(kept, summary, withheld)

@@ -11,9 +11,8 @@ from sklearn.cluster import KMeans
 
 from medvlm.data.sets import Film
 from medvlm.draft.ground import OPACITY
-from medvlm.draft.locate import LungSide
 from medvlm.draft.look import Seen
-from medvlm.draft.opacity_boxes import PLACE_ALONE, candidates, shape_of
+from medvlm.draft.opacity_boxes import PLACE_ALONE, candidates, shape_of, side_of
 from medvlm.evaluate.boxes import iou
 from medvlm.image.geometry import Box
 from medvlm.model.box_scorer import BoxScorer, Floats, pairs, terms
@@ -59,8 +58,7 @@ def fit_box_scorer(films: Sequence[Marked], seed: int = 0) -> BoxScorer | None:
 
 
 def _shape(seen: Seen, box: Box) -> Floats:
-    middle = (seen.lungs["right"].right + seen.lungs["left"].x) / 2
-    side: LungSide = "right" if box.centre[0] < middle else "left"
+    side = side_of(box, seen)
     return shape_of(box, seen.lungs[side], side)
 
 

@@ -219,9 +219,10 @@ class _Run:
         blends = learn(base.model, material, asker, self.config, run, self.key).blends
         tuned = self.work / "tuned"
         shutil.rmtree(tuned, ignore_errors=True)
-        # Public films first: what travels in a checkpoint need not come from the site's patients.
-        public = (film for data in self.retention for film in data.films if not film.validation)
-        extras = Extras(donors_if_any(base, [*public, *own.training]), base.extras.boxes)
+        # Public films where there are some: the site's patients need not travel in a checkpoint.
+        public = [film for data in self.retention for film in data.films if not film.validation]
+        donors = donors_if_any(base, public) or donors_if_any(base, own.training)
+        extras = Extras(donors, base.extras.boxes)
         save_checkpoint(base.model, self._candidate_config(), tuned, extras)
         write_whole(note, json.dumps(blends))
         return blends, count
