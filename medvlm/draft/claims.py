@@ -137,7 +137,7 @@ _NEVER: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
             r"|liver|spleen|splen\w+|kidneys?|renal|bladder|bowel|intestin\w+|colon\w*"
             r"|rect(?:um|al)"
             r"|gall ?bladder|abdom\w+|shoulders?|thyroid|joints?|pancrea\w+|appendi\w+"
-            r"|prostat\w+|testic\w+|uter\w+|ovar\w+|umbilic\w+|inguinal""
+            r"|prostat\w+|testic\w+|uter\w+|ovar\w+|umbilic\w+|inguinal",
             "speaks of what a chest film does not show",
         ),
         (
