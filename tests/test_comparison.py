@@ -142,7 +142,7 @@ def read(finding: str, probability: float, side: float = 50, boxes: int = 1, **b
     } | best
     own = [ScoredBox(Box(10, 10 + 70 * i, side, side), 0.9) for i in range(boxes)]
     place = Location("right", "upper") if polarity != "absent" else None
-    return Read(finding, probability, polarity, SimpleNamespace(**seen), own, place)  # type: ignore[arg-type]
+    return Read(finding, probability, polarity, SimpleNamespace(**seen), own, place, own)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
