@@ -96,3 +96,10 @@ def test_a_note_too_long_for_the_film_goes_on_in_the_next_row() -> None:
     assert long.height > short.height + 3 * (short.height - 800)
     right = np.asarray(long)[800:, 690:]
     assert (right < 50).all()
+
+
+def test_a_title_too_long_for_the_film_goes_on_in_the_next_row() -> None:
+    film = np.zeros((800, 640))
+    one, three = (draw_overlay(film, [], title=" ".join(["opacity"] * n)) for n in (3, 24))
+    assert three.height > one.height + (one.height - 800) / 2
+    assert (np.asarray(three)[800:, 635:] < 50).all()

@@ -112,15 +112,17 @@ def _with_legend(
     measure = ImageDraw.Draw(film)
     height = measure.textbbox((0, 0), "Ag", font=font)[3]
     row, gap = round(height * 1.6), height
-    room = film.width - 3 * gap
+
+    def fits(text: str) -> bool:
+        return measure.textlength(text, font=font) <= film.width - 3 * gap
+
+    titles = _lines(title, fits) if title else []
     # Place the entries in rows no wider than the film.
     entries: list[tuple[str, str | None, float, float]] = []
-    first = gap / 2 + (row if title else 0)
+    first = gap / 2 + row * len(titles)
     x, y = float(gap), first
     for label, colour in legend:
-        for i, line in enumerate(
-            _lines(label, lambda text: measure.textlength(text, font=font) <= room)
-        ):
+        for i, line in enumerate(_lines(label, fits)):
             width = 2 * gap + measure.textlength(line, font=font)
             if entries and (i or x + width > film.width):
                 x, y = float(gap), y + row
@@ -130,8 +132,8 @@ def _with_legend(
     picture = Image.new("RGB", (film.width, round(film.height + bottom)), "black")
     picture.paste(film)
     draw = ImageDraw.Draw(picture)
-    if title:
-        draw.text((gap, film.height + gap / 2), title, fill="white", font=font)
+    for i, line in enumerate(titles):
+        draw.text((gap, film.height + gap / 2 + i * row), line, fill="white", font=font)
     for line, mark, x, y in entries:
         top = film.height + y
         if mark:
@@ -141,11 +143,11 @@ def _with_legend(
 
 
 def _lines(text: str, fits: Callable[[str], bool]) -> list[str]:
-    """The text, broken after semicolons where it does not fit."""
+    """The text, broken between words where it does not fit."""
     lines: list[str] = []
-    for part in text.split("; "):
-        if lines and fits(longer := f"{lines[-1]}; {part}"):
+    for word in text.split(" "):
+        if lines and fits(longer := f"{lines[-1]} {word}"):
             lines[-1] = longer
         else:
-            lines.append(part)
+            lines.append(word)
     return lines
