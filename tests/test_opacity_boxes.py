@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from medvlm.draft import opacity_boxes as module
 from medvlm.draft.comparison import change, read_findings
 from medvlm.draft.ground import finding_boxes
-from medvlm.draft.locate import DENSE_OPACITY, LungSide
+from medvlm.draft.locate import DENSE_OPACITY, LungSide, side_of
 from medvlm.draft.look import Seen, look_at
 from medvlm.draft.opacity_boxes import (
     APART,
@@ -24,7 +24,6 @@ from medvlm.draft.opacity_boxes import (
     in_lung,
     opacity_boxes,
     shape_of,
-    side_of,
 )
 from medvlm.findings import FINDINGS
 from medvlm.image.geometry import Box
@@ -178,7 +177,7 @@ def test_boxes_lie_only_in_lungs_that_are_marked(scorer: BoxScorer) -> None:
     for side in ("right", "left"):
         box = in_lung(LOWER, LUNGS[side], side)  # type: ignore[index]
         found = opacity_boxes(scorer, film(box, seed=7), [box])
-        assert {side_of(item.box, film()) for item in found} == {side}
+        assert {side_of(item.box, film().lungs) for item in found} == {side}
     assert opacity_boxes(scorer, film(), []) == []
 
 

@@ -46,15 +46,21 @@ def unfounded(text: str, given: Given = NOTHING) -> list[Reason]:
         reasons.append(Reason(code="comparison", message="It compares, and no prior was given."))
     if found := _MEASUREMENT.search(text):
         why = "nothing was measured" if given.spacing else "the size of a pixel is not known"
-        reasons.append(_reason("measurement", f'It gives a size ("{found[0]}"), and {why}.'))
+        reasons.append(
+            Reason(code="measurement", message=f'It gives a size ("{found[0]}"), and {why}.')
+        )
     if (view := _view(bare, given)) is not None:
-        reasons.append(_reason("view", f'It speaks of a view ("{view}") that was not given.'))
+        reasons.append(
+            Reason(code="view", message=f'It speaks of a view ("{view}") that was not given.')
+        )
     if (word := _sex(bare, given)) is not None:
         said = "the file says otherwise" if given.sex else "the file does not tell"
-        reasons.append(_reason("sex", f'It speaks of the patient\'s sex ("{word}"); {said}.'))
+        reasons.append(
+            Reason(code="sex", message=f'It speaks of the patient\'s sex ("{word}"); {said}.')
+        )
     for code, pattern, why in _NEVER:
         if found := pattern.search(bare):
-            reasons.append(_reason(code, f'It {why} ("{found[0]}").'))
+            reasons.append(Reason(code=code, message=f'It {why} ("{found[0]}").'))
     return reasons
 
 
@@ -166,10 +172,6 @@ def _without_findings(text: str) -> str:
     for mention in reversed(find_mentions(text)):
         text = text[: mention.start] + "@" + text[mention.end :]
     return text
-
-
-def _reason(code: str, message: str) -> Reason:
-    return Reason(code=code, message=message)
 
 
 def _view(text: str, given: Given) -> str | None:

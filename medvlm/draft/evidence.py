@@ -9,6 +9,7 @@ comparison is of logits, so that a fall from 0.99 counts like one from 0.01.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 import torch
 
@@ -56,7 +57,7 @@ def measure(
         name = read.finding
         erased = [hidden[i, boxes][name] for i, boxes in enumerate(own)]
         empty = [item.probabilities[name] for item in nothing]
-        measured[name] = _evidence(read.probability, _mean(erased), _mean(empty), others[name])
+        measured[name] = _evidence(read.probability, fmean(erased), fmean(empty), others[name])
     return measured
 
 
@@ -115,7 +116,3 @@ def _look_without(
                 wanted[i, own[i]] = erase(item.image, own[i])
     looks = look_at(checkpoint, list(wanted.values()))
     return {key: look.probabilities for key, look in zip(wanted, looks, strict=True)}
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

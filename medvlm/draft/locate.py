@@ -119,10 +119,10 @@ def place_of(boxes: list[Box], lungs: Mapping[LungSide, Box]) -> Location | None
         return None
     sides: set[LungSide] = set()
     zones: set[Zone] = set()
-    middle = (lungs["right"].right + lungs["left"].x) / 2
+    middle = _midline(lungs)
     for box in boxes:
-        x, y = box.centre
-        side: LungSide = "right" if x < middle else "left"
+        _, y = box.centre
+        side = side_of(box, lungs)
         sides.add(side)
         if min(middle - box.x, box.right - middle) >= BOTH_SIDES_FROM * box.width:
             sides |= {"right", "left"}
@@ -133,6 +133,15 @@ def place_of(boxes: list[Box], lungs: Mapping[LungSide, Box]) -> Location | None
         side="both" if len(sides) > 1 else sides.pop(),
         zone=zones.pop() if len(zones) == 1 else None,
     )
+
+
+def side_of(box: Box, lungs: Mapping[LungSide, Box]) -> LungSide:
+    """The side of the midline that a box's middle lies on; both lungs are needed."""
+    return "right" if box.centre[0] < _midline(lungs) else "left"
+
+
+def _midline(lungs: Mapping[LungSide, Box]) -> float:
+    return (lungs["right"].right + lungs["left"].x) / 2
 
 
 def _largest(mask: np.ndarray) -> np.ndarray:

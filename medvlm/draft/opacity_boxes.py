@@ -13,12 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlm.draft.locate import DENSE_OPACITY, MOST_BOXES, LungSide, ScoredBox
+from medvlm.draft.locate import DENSE_OPACITY, MOST_BOXES, LungSide, ScoredBox, side_of
 from medvlm.draft.look import Seen
 from medvlm.image.geometry import Box
-from medvlm.model.box_scorer import BoxScorer
-
-Floats = NDArray[np.float64]
+from medvlm.model.box_scorer import BoxScorer, Floats
 
 SIDES: tuple[LungSide, ...] = ("right", "left")
 APART = 0.15
@@ -52,7 +50,7 @@ def opacity_boxes(scorer: BoxScorer, seen: Seen, marked: Sequence[Box]) -> list[
     found = candidates(scorer.candidates, seen)
     if found is None:
         return []
-    sides = {side_of(box, seen) for box in marked}
+    sides = {side_of(box, seen.lungs) for box in marked}
     scores = scorer.score(found.features)
     chosen: list[ScoredBox] = []
     for i in np.argsort(-scores, kind="stable"):
@@ -85,12 +83,6 @@ def candidates(shapes: Floats, seen: Seen) -> Candidates | None:
     known = np.concatenate([np.tile(film, (len(boxes), 1)), np.tile(shapes, (2, 1))], axis=1)
     sides = [side for side in SIDES for _ in shapes]
     return Candidates(boxes, sides, np.concatenate([np.array(rows), known], axis=1))
-
-
-def side_of(box: Box, seen: Seen) -> LungSide:
-    """The lung on whose side of the midline a box's middle lies."""
-    middle = (seen.lungs["right"].right + seen.lungs["left"].x) / 2
-    return "right" if box.centre[0] < middle else "left"
 
 
 def in_lung(shape: Floats, lung: Box, side: LungSide) -> Box:

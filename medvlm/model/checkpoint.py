@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -97,6 +97,10 @@ class Checkpoint:
     config: CheckpointConfig
     folder: Path
     extras: Extras = NO_EXTRAS
+
+    def uncalibrated(self) -> Checkpoint:
+        """The same, whose probabilities are those of the raw logits."""
+        return replace(self, config=self.config.model_copy(update={"calibration": Calibration()}))
 
 
 def resolve_checkpoint(name: str | None = None) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from medvlm.draft.decide import logit
 from medvlm.evaluate.scan import look_at_files
 from medvlm.findings import FINDINGS
 from medvlm.image.load import ImageInput
-from medvlm.model.checkpoint import Calibration, Checkpoint
+from medvlm.model.checkpoint import Checkpoint
 from medvlm.model.donors import Donors
 from medvlm.model.encoder import Features
 from medvlm.model.heads import ATTRIBUTES
@@ -34,12 +33,11 @@ def choose_donors(checkpoint: Checkpoint, films: Sequence[Film], count: int = DO
     tried = [normal[i] for i in _spread(normal, range(len(normal)), TRIED)]
     if not tried:
         raise ValueError("no training film without any finding")
-    raw = replace(
-        checkpoint, config=checkpoint.config.model_copy(update={"calibration": Calibration()})
-    )
     readings: list[list[float]] = []
     images: list[ImageInput] = []
-    for seen in look_at_files(raw, [film.image for film in tried], 8, "choosing donors"):
+    for seen in look_at_files(
+        checkpoint.uncalibrated(), [film.image for film in tried], 8, "choosing donors"
+    ):
         readings.append([logit(seen.probabilities[name]) for name in FINDINGS])
         images.append(seen.image)
     least = sorted(range(len(tried)), key=lambda i: max(readings[i]))

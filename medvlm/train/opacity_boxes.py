@@ -11,8 +11,9 @@ from sklearn.cluster import KMeans
 
 from medvlm.data.sets import Film
 from medvlm.draft.ground import OPACITY
+from medvlm.draft.locate import side_of
 from medvlm.draft.look import Seen
-from medvlm.draft.opacity_boxes import PLACE_ALONE, candidates, shape_of, side_of
+from medvlm.draft.opacity_boxes import PLACE_ALONE, candidates, shape_of
 from medvlm.evaluate.boxes import iou
 from medvlm.image.geometry import Box
 from medvlm.model.box_scorer import BoxScorer, Floats, pairs, terms
@@ -58,7 +59,7 @@ def fit_box_scorer(films: Sequence[Marked], seed: int = 0) -> BoxScorer | None:
 
 
 def _shape(seen: Seen, box: Box) -> Floats:
-    side = side_of(box, seen)
+    side = side_of(box, seen.lungs)
     return shape_of(box, seen.lungs[side], side)
 
 

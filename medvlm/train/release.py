@@ -1,4 +1,4 @@
-"""The last step of a checkpoint: calibration and operating points, on validation patients; donors.
+"""The last step of a checkpoint: calibration and operating points, on validation patients; extras.
 
 A few numbers are fitted on some two hundred patients who trained nothing: one slope and an
 intercept per finding (Platt, 1999), and single cut-offs. Per-finding cut-offs for "present" would
@@ -48,10 +48,9 @@ OPACITY_CUTS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 def release(checkpoint: Path, data: Path, out: Path, llm_path: Path | None = None) -> Path:
     """Fits the figures on NIH's validation patients and writes the checkpoint with them."""
     loaded = load_checkpoint(str(checkpoint), llm_path)
-    raw = replace(loaded, config=loaded.config.model_copy(update={"calibration": Calibration()}))
     nih = load_set(data / "nih_cxr").films
     films = [film for film in nih if film.validation]
-    said, margins, opacities = _collect(raw, films)
+    said, margins, opacities = _collect(loaded.uncalibrated(), films)
     truth = np.stack([film.findings for film in films]).astype(float)
     calibration = fit_calibration(truth, logit(said.clip(1e-6, 1 - 1e-6)))
     intercepts = np.array([calibration.intercepts[name] for name in FINDINGS])
