@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from medvlm.config.policy import site_policy
 from medvlm.dicom.prior import chosen_prior
 from medvlm.dicom.read import read_inputs
 from medvlm.dicom.study import group_studies
 from medvlm.draft.answer import answer_question
 from medvlm.draft.compose import draft_study
 from medvlm.draft.overlay import draw_overlay
+from medvlm.draft.policy import under_policy
 from medvlm.errors import MedVLMError
 from medvlm.image.geometry import Box
 from medvlm.image.load import load_image
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from medvlm.dicom.study import Study
     from medvlm.draft.compose import DraftResult
     from medvlm.image.load import ImageInput
+    from medvlm.model.checkpoint import Checkpoint
 
 NOTICE = (
     "For research only. This is a machine's preliminary draft, not a diagnosis, and must not be "
@@ -40,7 +43,11 @@ NOTICE = (
 )
 POLARITIES = {"present": "Present", "uncertain": "Possible", "absent": "Absent"}
 
-model_of_page = st.cache_resource(show_spinner="Loading the model ...")(load_checkpoint)
+
+@st.cache_resource(show_spinner="Loading the model ...")
+def model_of_page() -> Checkpoint:
+    """The checkpoint in use, under the site's policy."""
+    return under_policy(load_checkpoint(), site_policy())
 
 
 def main() -> None:
@@ -130,7 +137,7 @@ def _drafted(files: tuple[Path, Path | None], study: Study, prior: Prior | None)
     drafts = st.session_state.setdefault("drafts", {})
     key = (*map(str, files), study.name)
     if key not in drafts:
-        model = model_of_page(None)
+        model = model_of_page()
         with st.spinner("Drafting ..."):
             drafts[key] = draft_study(model, study, prior)
     result: DraftResult = drafts[key]
@@ -163,7 +170,10 @@ def _show_draft(result: DraftResult) -> None:
             if findings:
                 st.subheader(heading)
             for finding in findings:
-                st.text(f"{finding.text}   (probability {finding.probability:.2f})")
+                evidence = f", {finding.evidence.status}" if finding.evidence else ""
+                st.text(f"{finding.text}   (probability {finding.probability:.2f}{evidence})")
+                for flag in finding.flags:
+                    st.text(f"Doubtful: {flag.message}")
         st.subheader("Impression")
         st.text(draft.impression)
         if draft.withheld:
@@ -202,7 +212,7 @@ def _ask(study: Study, prior: Prior | None) -> None:
         if st.button("Ask", type="primary", disabled=not question.strip()):
             with st.spinner("Looking ..."):
                 answer = answer_question(
-                    model_of_page(None), image, question.strip(), box, study=study, prior=prior
+                    model_of_page(), image, question.strip(), box, study=study, prior=prior
                 )
             _show_answer(answer)
     with picture:

@@ -73,7 +73,8 @@ class Evidence(_Record):
 class Finding(_Record):
     """One sentence. ``probability``: that the finding is present, whatever the polarity.
 
-    ``change``: since the study that the draft is compared with; null without one.
+    ``change``: since the study that the draft is compared with; null without one. ``flags``: why
+    the site's policy holds it for doubtful.
     """
 
     text: str
@@ -83,6 +84,7 @@ class Finding(_Record):
     evidence: Evidence | None = None
     regions: list[Region] = []
     change: Change | None = None
+    flags: list[Reason] = []
 
     @model_validator(mode="after")
     def _absent_is_nowhere(self) -> Self:
@@ -143,7 +145,7 @@ class Draft(_Record):
     """A machine's draft of one study; a refused study has one too, without findings.
 
     ``stability``: the share of findings that stay as they are when the images hardly change; null
-    where it was not measured.
+    where it was not measured. ``policy_sha256``: of the site's policy; null without one.
     """
 
     schema_version: Literal["1.0"] = "1.0"
@@ -156,6 +158,7 @@ class Draft(_Record):
     withheld: list[Withheld] = []
     comparison: Comparison | None = None
     stability: Probability | None = None
+    policy_sha256: str | None = None
     timings_s: dict[str, Annotated[float, Field(ge=0)]] = {}
 
     @model_validator(mode="after")

@@ -109,6 +109,7 @@ def test_from_a_folder_to_a_promoted_checkpoint(
     candidate = load_checkpoint(str(out / "checkpoint"))
     assert candidate.config.status == "candidate"
     assert candidate.extras.donors is not None
+    assert candidate.extras.references is not None
     for lesson, epochs in (("heads", 12), ("text", 1)):
         rows = [json.loads(row) for row in (out / f"log-{lesson}.jsonl").read_text().splitlines()]
         assert 0 < sum("held_out_loss" in row for row in rows) <= epochs

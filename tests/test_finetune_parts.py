@@ -20,7 +20,7 @@ from medvlm.train.finetune.compare import compare, filled, subgroups
 from medvlm.train.finetune.learn import learn, train_config
 from medvlm.train.finetune.material import gather, retention_sets, scored, sides
 from medvlm.train.finetune.predict import Predictions, predict
-from medvlm.train.finetune.recalibrate import correction, logits_of, recalibrate
+from medvlm.train.finetune.recalibrate import correction, logits_of, recalibrate, recalibrated
 from medvlm.train.finetune.targets import SiteAsker, taught_sentences
 from medvlm.train.targets import Asker
 from tests.sets import nih
@@ -170,6 +170,8 @@ def test_recalibration_goes_through_the_base_calibration() -> None:
     said = raw[:, EFFUSION] * own.slope + own.intercepts["Effusion"]
     cut = logits_of(np.array([after.operating_points.absent_below["Effusion"]]))
     assert ((said < cut) == (before[:, EFFUSION] < 0.05)).all()
+    again = recalibrated(once, after, before)
+    assert again[:, EFFUSION] == pytest.approx(1 / (1 + np.exp(-said)), abs=1e-5)
 
 
 def test_comparison_is_paired_and_silence_is_absence_but_for_one_figure(tmp_path: Path) -> None:

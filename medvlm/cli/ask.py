@@ -12,6 +12,7 @@ from medvlm.cli.common import (
     AsJson,
     CheckpointName,
     LlmPath,
+    PolicyFile,
     load_with_notice,
     print_json,
     read_with_progress,
@@ -39,6 +40,7 @@ def ask(
     prior: PriorInput = None,
     checkpoint: CheckpointName = None,
     llm_path: LlmPath = None,
+    policy: PolicyFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Answers a question about an image, with the regions it speaks of."""
@@ -49,7 +51,7 @@ def ask(
     studies = group_studies(reading)
     (study,) = (one for one in studies if chosen in one.instances)
     found = prior_finder(prior, studies, reading.refused)(study)
-    loaded = load_with_notice(checkpoint, llm_path)
+    loaded = load_with_notice(checkpoint, llm_path, policy)
     from medvlm.draft.answer import answer_question
 
     answer = answer_question(loaded, image, question, box, study=study, prior=found)

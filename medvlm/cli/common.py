@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from medvlm.config.policy import site_policy
 from medvlm.dicom.read import Reading, Refused, read_inputs
 from medvlm.errors import MedVLMError, UsageError
 
@@ -32,6 +33,10 @@ CheckpointName = Annotated[
 LlmPath = Annotated[
     Path | None,
     typer.Option("--llm-path", help="The language model's folder or file; else MEDVLM_LLM_PATH."),
+]
+PolicyFile = Annotated[
+    Path | None,
+    typer.Option("--policy", help="A site's policy, a YAML file; else MEDVLM_POLICY."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Only JSON on stdout.")]
 
@@ -64,12 +69,16 @@ def read_with_progress(
         )
 
 
-def load_with_notice(name: str | None, llm_path: Path | None) -> Checkpoint:
-    """Loads a checkpoint and says so; importing torch is part of the wait."""
+def load_with_notice(
+    name: str | None, llm_path: Path | None, policy: Path | None = None
+) -> Checkpoint:
+    """Loads a checkpoint under the site's policy and says so; importing torch takes its time."""
+    wanted = site_policy(policy)
     with err.status("loading the model ..."):
+        from medvlm.draft.policy import under_policy
         from medvlm.model.checkpoint import load_checkpoint
 
-        loaded = load_checkpoint(name, llm_path)
+        loaded = under_policy(load_checkpoint(name, llm_path), wanted)
     if loaded.config.status == "candidate":
         err.print("notice: this checkpoint is a candidate that nobody promoted yet", markup=False)
     return loaded

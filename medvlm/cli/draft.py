@@ -22,6 +22,7 @@ from medvlm.cli.common import (
     CheckpointName,
     Inputs,
     LlmPath,
+    PolicyFile,
     err,
     load_with_notice,
     print_json,
@@ -66,6 +67,7 @@ def draft(
     checkpoint: CheckpointName = None,
     prior: PriorInput = None,
     llm_path: LlmPath = None,
+    policy: PolicyFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Drafts every study into OUT/<study>/ (draft.json, draft.md, overlay.png, crops/).
@@ -85,7 +87,7 @@ def draft(
     outcome = Outcome(failed=reading.failed)
     if studies := group_studies(reading):
         find_prior = prior_finder(prior, studies, outcome.failed, out)
-        loaded = load_with_notice(checkpoint, llm_path)
+        loaded = load_with_notice(checkpoint, llm_path, policy)
         _draft_all(loaded, studies, out, outcome, find_prior)
     if as_json:
         print_json(
@@ -196,7 +198,7 @@ def _lines(path: Path) -> list[str]:
 
 def _key(checkpoint: Checkpoint, study: Study, prior: Prior | None) -> str:
     """What a draft was made from: checkpoint, operating points, and the studies' files."""
-    parts = [__version__, checkpoint.config.model_dump_json()]
+    parts = [__version__, checkpoint.config.model_dump_json(), checkpoint.policy.model_dump_json()]
     parts += sorted(instance.sha256 for instance in study.instances)
     if prior is not None:
         parts += ["prior", *sorted(instance.sha256 for instance in prior.study.instances)]

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from medvlm.cli.common import AsJson, LlmPath, err, print_json
+from medvlm.cli.common import (
+    AsJson,
+    CheckpointName,
+    LlmPath,
+    PolicyFile,
+    err,
+    load_with_notice,
+    print_json,
+)
 from medvlm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -128,6 +136,24 @@ def rollback() -> None:
 
 
 _DEFAULT_AGAIN = "the embedded default is in use"
+
+
+@model.command()
+def points(
+    checkpoint: CheckpointName = None,
+    policy: PolicyFile = None,
+    llm_path: LlmPath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Shows from where findings are called absent and present, and what that meant for the
+    validation patients; with --policy, as a site would have it."""
+    from medvlm.cli.points import point_rows, show_points
+
+    rows = point_rows(load_with_notice(checkpoint, llm_path, policy))
+    if as_json:
+        print_json(rows)
+    else:
+        show_points(rows)
 
 
 @model.command()

@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from medvlm.cli.common import CheckpointName, LlmPath
+from medvlm.cli.common import CheckpointName, LlmPath, PolicyFile
+from medvlm.config.policy import POLICY, site_policy
 from medvlm.errors import UsageError
 from medvlm.resources import resource_dir
 
@@ -20,6 +21,7 @@ def page(
     address: Annotated[str, typer.Option(help="Where to listen.")] = "localhost",
     checkpoint: CheckpointName = None,
     llm_path: LlmPath = None,
+    policy: PolicyFile = None,
 ) -> None:
     """Opens the web page on this machine."""
     if importlib.util.find_spec("streamlit") is None:
@@ -33,6 +35,9 @@ def page(
         from medvlm.model.llm_source import LLM_PATH
 
         environment[LLM_PATH] = str(llm_path.resolve())
+    if policy is not None:
+        site_policy(policy)  # a mistake is told here, not in the page
+        environment[POLICY] = str(policy.resolve())
     command = [sys.executable, "-m", "streamlit", "run", str(resource_dir("app") / "main.py")]
     options = {
         "server.port": port,

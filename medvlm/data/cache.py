@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
@@ -24,26 +25,34 @@ BIT_RIGHT_LUNG, BIT_LEFT_LUNG, BIT_OPACITY = 1, 2, 4
 
 
 def cached_pixels(films: Sequence[Film], size: int, folder: Path) -> np.ndarray:
-    """uint8 [len(films), size, size], a read-only memory map in the order of `films`."""
+    """uint8 [len(films), size, size], a read-only memory map in the order of `films`.
+
+    Of several processes that want the same films one decodes, and the others wait for it.
+    """
     key = hashlib.sha256(
         "\n".join([str(size), *(file_state(film.image) for film in films)]).encode()
     ).hexdigest()[:16]
     path = folder / f"films-{size}-{key}.npy"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        out = np.lib.format.open_memmap(
-            partial, mode="w+", dtype=np.uint8, shape=(len(films), size, size)
-        )
-        for row, film in track(
-            enumerate(films), "caching films", len(films), console=Console(stderr=True)
-        ):
-            with Image.open(film.image) as picture:
-                grid, _ = resize_grid(render_picture(picture), size)
-            out[row] = np.round(grid * 255)
-        out.flush()
-        partial.replace(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            _decode(films, size, path)
     return np.load(path, mmap_mode="r")
+
+
+def _decode(films: Sequence[Film], size: int, path: Path) -> None:
+    partial = path.with_suffix(".partial")
+    out = np.lib.format.open_memmap(
+        partial, mode="w+", dtype=np.uint8, shape=(len(films), size, size)
+    )
+    for row, film in track(
+        enumerate(films), "caching films", len(films), console=Console(stderr=True)
+    ):
+        with Image.open(film.image) as picture:
+            grid, _ = resize_grid(render_picture(picture), size)
+        out[row] = np.round(grid * 255)
+    out.flush()
+    partial.replace(path)
 
 
 def file_state(path: Path) -> str:

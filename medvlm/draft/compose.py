@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from PIL import Image
 
+from medvlm.config.policy import NO_POLICY, PolicyConfig
 from medvlm.dicom.prior import Prior
 from medvlm.dicom.read import Refused
 from medvlm.dicom.study import Study
@@ -72,7 +74,7 @@ def draft_study(checkpoint: Checkpoint, study: Study, prior: Prior | None = None
         accepted, check, before = [], _not_used(check), None
     given = _given(study, accepted, prior=before is not None)
     told = describe(checkpoint, accepted, earlier, given, nothing) if accepted else []
-    report = withhold(told, given)
+    report = withhold(told, given, checkpoint.policy)
     written = time.perf_counter()
     steady = round(stability(checkpoint, accepted), 4) if accepted else None
     tried = time.perf_counter()
@@ -91,6 +93,7 @@ def draft_study(checkpoint: Checkpoint, study: Study, prior: Prior | None = None
         withheld=report.withheld,
         comparison=_comparison(checkpoint, prior, before) if prior and before else None,
         stability=steady,
+        policy_sha256=_digest(checkpoint.policy),
         timings_s={
             name: round(took, 3)
             for name, took in (
@@ -207,6 +210,12 @@ def _given(study: Study, seen: list[Seen], prior: bool) -> Given:
         spacing=all(item.image.spacing for item in seen),
         prior=prior,
     )
+
+
+def _digest(policy: PolicyConfig) -> str | None:
+    if policy == NO_POLICY:
+        return None
+    return hashlib.sha256(policy.model_dump_json().encode()).hexdigest()
 
 
 def _view(seen: list[Seen]) -> str | None:

@@ -13,10 +13,10 @@ from medvlm.model.checkpoint import Checkpoint
 
 def decide(checkpoint: Checkpoint, finding: str, probability: float) -> Polarity:
     """Present, absent or uncertain, by the checkpoint's operating points."""
-    points = checkpoint.config.operating_points
-    if probability >= points.present_from:
+    absent_below, present_from = checkpoint.config.operating_points.cuts(finding)
+    if probability >= present_from:
         return "present"
-    return "absent" if probability < points.absent_below.get(finding, 0.5) else "uncertain"
+    return "absent" if probability < absent_below else "uncertain"
 
 
 def released_boxes(

@@ -89,6 +89,7 @@ def _findings(draft: Draft) -> str:
     for finding in draft.findings:
         asked = "-" if finding.polarity == "absent" else "not measured"
         evidence = finding.evidence.status if finding.evidence else asked
+        evidence += "".join(f"; doubtful: {_escape(flag.message)}" for flag in finding.flags)
         regions = "; ".join(_region(region, number) for region in finding.regions) or "-"
         rows.append(
             f"| {_escape(finding.text)} | {finding.probability:.0%} | {evidence} | {regions} |"

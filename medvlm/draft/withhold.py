@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from medvlm.config.policy import NO_POLICY, PolicyConfig
 from medvlm.draft.claims import NOTHING, Given, disagreements, unfounded
 from medvlm.draft.ground import OPACITIES, OPACITY
 from medvlm.draft.sentences import impression
-from medvlm.records import Finding, Withheld
+from medvlm.records import Finding, Reason, Withheld
+
+EVIDENCE = ("unsupported", "weak", "supported")
+"""From the least to the most."""
 
 
 class Report(NamedTuple):
@@ -19,19 +23,24 @@ class Report(NamedTuple):
     withheld: list[Withheld]
 
 
-def withhold(findings: Sequence[Finding], given: Given = NOTHING) -> Report:
-    """Keeps back sentences that claim what nothing tells (`given`) or contradict another sentence,
-    and an impression that does not agree with the findings."""
+def withhold(
+    findings: Sequence[Finding], given: Given = NOTHING, policy: PolicyConfig = NO_POLICY
+) -> Report:
+    """Keeps back sentences that claim what nothing tells (`given`), contradict another sentence or
+    are doubtful by the site's policy, and an impression that does not agree with the findings."""
     kept: list[Finding] = []
     withheld: list[Withheld] = []
     for finding in findings:
         reasons = [reason.message for reason in unfounded(finding.text, given)]
         if shown := _contradicted(finding, findings):
             reasons.append(f'It would contradict "{shown.text}"')
+        flags = doubts(finding, policy)
+        if policy.doubtful == "withhold":
+            reasons += [flag.message for flag in flags]
         if reasons:
             withheld.append(_kept_back(finding, finding.text, " ".join(reasons)))
         else:
-            kept.append(finding)
+            kept.append(finding.model_copy(update={"flags": flags}))
     summary = impression(kept)
     stated = any(finding.polarity != "absent" for finding in kept)
     if not stated and any(finding.polarity != "absent" for finding in findings):
@@ -40,6 +49,26 @@ def withhold(findings: Sequence[Finding], given: Given = NOTHING) -> Report:
         withheld.append(_kept_back(kept[0], summary, f"{differences[0]}."))
         summary = ""
     return Report(kept, summary, withheld)
+
+
+def doubts(finding: Finding, policy: PolicyConfig) -> list[Reason]:
+    """Why a site would not rely on a sentence: its risk of being wrong, its evidence."""
+    found = []
+    wrong = {"present": 1 - finding.probability, "absent": finding.probability}
+    risk = wrong.get(finding.polarity, 0.0)
+    if policy.max_risk is not None and risk > policy.max_risk:
+        message = (
+            f"It is wrong with a probability of {risk:.2f}; the site accepts {policy.max_risk:.2f}."
+        )
+        found.append(Reason(code="risk", message=message))
+    wanted = policy.least_evidence
+    if wanted is not None and finding.polarity != "absent":
+        status = finding.evidence.status if finding.evidence else None
+        if status is None or EVIDENCE.index(status) < EVIDENCE.index(wanted):
+            said = f"is {status}" if status else "was not measured"
+            message = f"Its evidence {said}; the site asks for {wanted}."
+            found.append(Reason(code="evidence", message=message))
+    return found
 
 
 def _contradicted(finding: Finding, findings: Sequence[Finding]) -> Finding | None:

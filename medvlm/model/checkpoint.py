@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from medvlm.config import Config, GateConfig, ModelConfig
+from medvlm.config.policy import NO_POLICY, PolicyConfig
 from medvlm.errors import CheckpointError, ConfigError
 from medvlm.findings import FINDINGS
 from medvlm.model import adapter, registry
@@ -49,19 +50,26 @@ class Calibration(Config):
 class OperatingPoints(Config):
     """Where probabilities turn into statements; chosen on validation patients, never on a film.
 
-    present_from: calibrated probability from which a finding is stated as present.
+    present_from: calibrated probability from which a finding is stated as present; `present`: the
+    same of single findings, where it is another.
     absent_below: per finding, the probability under which it is stated as absent; between the two
-    it is uncertain.
+    it is uncertain. Where a finding is stated as present earlier, nothing is uncertain.
     checklist: yes-minus-no margin from which the language model's own answer counts as yes.
     opacity: probability from which a cell of the opacity map belongs to a box.
     frontal_chest: probability from which an image is taken for a frontal chest film.
     """
 
     present_from: float = 0.5
+    present: dict[str, float] = Field(default_factory=dict)
     absent_below: dict[str, float] = Field(default_factory=dict)
     checklist: float = 0.0
     opacity: float = 0.3
     frontal_chest: float = 0.5
+
+    def cuts(self, finding: str) -> tuple[float, float]:
+        """Under which probability a finding is absent, and from which it is present."""
+        present = self.present.get(finding, self.present_from)
+        return min(self.absent_below.get(finding, 0.5), present), present
 
 
 class CheckpointConfig(Config):
@@ -91,12 +99,16 @@ class CheckpointConfig(Config):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded checkpoint: the model, ready for inference on the CPU, and how to read it."""
+    """A loaded checkpoint: the model, ready for inference on the CPU, and how to read it.
+
+    `policy`: of the site that reads it (`medvlm.draft.policy`).
+    """
 
     model: VisionLanguageModel
     config: CheckpointConfig
     folder: Path
     extras: Extras = NO_EXTRAS
+    policy: PolicyConfig = NO_POLICY
 
     def uncalibrated(self) -> Checkpoint:
         """The same, whose probabilities are those of the raw logits."""

@@ -1,6 +1,6 @@
-"""What `medvlm release` adds to trained weights: donors, and the scorer of opacity boxes.
+"""What `medvlm release` adds to trained weights: donors, the scorer of opacity boxes, references.
 
-Both are readings of these very weights, so they lie in one file whose sha256 is in the
+All are readings of these very weights, so they lie in one file whose sha256 is in the
 configuration, and a checkpoint that is written anew has none until it is released.
 """
 
@@ -20,22 +20,25 @@ from medvlm.findings import FINDINGS
 from medvlm.model.box_scorer import BoxScorer, pairs
 from medvlm.model.donors import Donors
 from medvlm.model.encoder import Features
+from medvlm.model.references import STEPS, References
 
 FILE = "extras.safetensors"
-_DONORS, _BOXES = "donors.", "boxes."
+_DONORS, _BOXES, _REFERENCES = "donors.", "boxes.", "references."
 _SCORER = tuple(field.name for field in fields(BoxScorer))
+_QUANTILES = tuple(field.name for field in fields(References))
 
 
 @dataclass(frozen=True)
 class Extras:
-    """Either may be missing."""
+    """Each may be missing."""
 
     donors: Donors | None = None
     boxes: BoxScorer | None = None
+    references: References | None = None
 
     @property
     def empty(self) -> bool:
-        return self.donors is None and self.boxes is None
+        return self.donors is None and self.boxes is None and self.references is None
 
 
 NO_EXTRAS = Extras()
@@ -52,6 +55,12 @@ def save_extras(extras: Extras, path: Path) -> None:
     if extras.boxes is not None:
         for name in _SCORER:
             tensors[_BOXES + name] = torch.from_numpy(getattr(extras.boxes, name)).float()
+    if extras.references is not None:
+        for name in _QUANTILES:
+            # In full: a cut-off that is rounded up misses the very film that it was taken from.
+            tensors[_REFERENCES + name] = torch.from_numpy(
+                getattr(extras.references, name)
+            ).contiguous()
     save_file(tensors, path)
 
 
@@ -64,11 +73,17 @@ def load_extras(path: Path, maps: tuple[str, ...]) -> Extras:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError("cannot be read", file=str(path), remedy=_ANEW) from error
-    donors, boxes = _under(tensors, _DONORS), _under(tensors, _BOXES)
+    donors, boxes, references = (
+        _under(tensors, prefix) for prefix in (_DONORS, _BOXES, _REFERENCES)
+    )
     try:
-        if len(donors) + len(boxes) != len(tensors):
+        if len(donors) + len(boxes) + len(references) != len(tensors):
             raise ValueError("unknown tensors")
-        return Extras(_donors(donors, maps) if donors else None, _scorer(boxes) if boxes else None)
+        return Extras(
+            _donors(donors, maps) if donors else None,
+            _scorer(boxes) if boxes else None,
+            _references(references) if references else None,
+        )
     except (KeyError, ValueError) as error:
         raise CheckpointError("does not fit the model", file=str(path), remedy=_ANEW) from error
 
@@ -106,3 +121,12 @@ def _scorer(tensors: dict[str, Tensor]) -> BoxScorer:
     if tensors or any(own[name].shape != shape for name, shape in shapes.items()):
         raise ValueError("other shapes")
     return BoxScorer(**own)
+
+
+def _references(tensors: dict[str, Tensor]) -> References:
+    own = {name: tensors.pop(name).numpy() for name in _QUANTILES}
+    quantiles = (len(FINDINGS), STEPS + 1)
+    shapes = {"positives": quantiles, "negatives": quantiles, "counts": (len(FINDINGS), 2)}
+    if tensors or any(own[name].shape != shape for name, shape in shapes.items()):
+        raise ValueError("other shapes")
+    return References(**own)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from medvlm.data.cache import file_state
@@ -57,7 +58,8 @@ def feature_store(
 ) -> FeatureStore:
     """Features of the films `rows`; rows of the result are films of the store, others stay zero.
 
-    `key` names the weights, so features of another encoder are never taken for these.
+    `key` names the weights, so features of another encoder are never taken for these. A second
+    process that wants the same waits for the first.
     """
     folder.mkdir(parents=True, exist_ok=True)
     # The place in the store too: it is where a film's features lie, and a seed of its views.
@@ -66,8 +68,9 @@ def feature_store(
     stem = hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]
     paths = {stride: folder / f"features-{stem}-{stride}.npy" for stride in sorted(strides)}
     lungs = folder / f"features-{stem}-lungs.npy"
-    if not all(path.exists() for path in (*paths.values(), lungs)):
-        _compute(model, store, rows, views, paths, lungs, seed)
+    with FileLock(lungs.with_suffix(".lock")):
+        if not all(path.exists() for path in (*paths.values(), lungs)):
+            _compute(model, store, rows, views, paths, lungs, seed)
     maps = {stride: np.load(path, mmap_mode="r") for stride, path in paths.items()}
     return FeatureStore(maps, [_boxes(row) for row in np.load(lungs)])
 

@@ -35,6 +35,7 @@ from medvlm.model.checkpoint import (
     save_checkpoint,
 )
 from medvlm.model.extras import Extras
+from medvlm.model.references import References
 from medvlm.train.donors import choose_donors
 from medvlm.train.opacity_boxes import Marked, fit_box_scorer, true_boxes
 
@@ -77,7 +78,11 @@ def release(checkpoint: Path, data: Path, out: Path, llm_path: Path | None = Non
         }
     )
     learned = [film for film in nih if not film.validation]
-    extras = Extras(choose_donors(loaded, learned), fit_box_scorer(_marked(loaded, learned)))
+    extras = Extras(
+        choose_donors(loaded, learned),
+        fit_box_scorer(_marked(loaded, learned)),
+        References.of(truth, probabilities),
+    )
     save_checkpoint(loaded.model, config, out, extras)
     if (card := checkpoint / CARD).is_file() and checkpoint.resolve() != out.resolve():
         (out / CARD).write_bytes(card.read_bytes())

@@ -52,6 +52,19 @@ def recalibrate(
     return config.model_copy(update={"calibration": calibration, "operating_points": moved})
 
 
+def recalibrated(
+    old: CheckpointConfig, new: CheckpointConfig, probabilities: np.ndarray
+) -> np.ndarray:
+    """What `new` says where `old`, with another calibration of the same logits, said this."""
+    slope = new.calibration.slope / old.calibration.slope
+    before, after = (
+        np.array([config.calibration.intercepts.get(name, 0.0) for name in FINDINGS])
+        for config in (old, new)
+    )
+    said: np.ndarray = expit(slope * (logits_of(probabilities) - before) + after)
+    return said
+
+
 def correction(truth: np.ndarray, logits: np.ndarray) -> tuple[float, np.ndarray]:
     """Slope and intercepts [F] of least penalised log loss over the known labels [N, F]."""
     fitted = _fit(truth, logits)

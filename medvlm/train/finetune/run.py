@@ -41,7 +41,10 @@ from medvlm.model.checkpoint import (
     resolve_checkpoint,
     save_checkpoint,
 )
-from medvlm.model.extras import Extras
+from medvlm.model.digests import sha256_of
+from medvlm.model.extras import FILE as EXTRAS
+from medvlm.model.extras import Extras, save_extras
+from medvlm.model.references import References
 from medvlm.train.donors import donors_if_any
 from medvlm.train.finetune.assess import assess, films_to_score, site_data
 from medvlm.train.finetune.card import model_card
@@ -57,7 +60,7 @@ from medvlm.train.finetune.material import (
     silence_of,
 )
 from medvlm.train.finetune.predict import Predictions, predict
-from medvlm.train.finetune.recalibrate import recalibrate
+from medvlm.train.finetune.recalibrate import recalibrate, recalibrated
 from medvlm.train.finetune.record import EVALUATION, Evaluation, Identity
 from medvlm.train.finetune.targets import SiteAsker, taught_sentences
 from medvlm.train.targets import Asker
@@ -251,7 +254,12 @@ class _Run:
         unasked = np.full((len(films), len(NIH_FINDINGS)), np.nan)
         said = predict(tuned, films, path, LOOK_AT_ONCE, "tuning patients", unasked)
         truth = filled(truth_of(films), silence_of(films, own.silent))
-        return replace(tuned, config=recalibrate(tuned.config, truth, said.probabilities))
+        config = recalibrate(tuned.config, truth, said.probabilities)
+        after = recalibrated(tuned.config, config, said.probabilities)
+        extras = replace(tuned.extras, references=References.of(truth, after))
+        save_extras(extras, self.work / EXTRAS)
+        config = config.model_copy(update={"extras_sha256": sha256_of(self.work / EXTRAS)})
+        return replace(tuned, config=config, extras=extras)
 
     def _warnings(self, summary: SiteSummary) -> tuple[str, ...]:
         """Whether validation patients may have trained the base, when a site made that one too."""
@@ -272,7 +280,8 @@ class _Run:
         partial = self.out / f".{CHECKPOINT}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(candidate.folder, partial)
-        shutil.copyfile(self.work / CONFIG, partial / CONFIG)
+        for name in (CONFIG, EXTRAS):
+            shutil.copyfile(self.work / name, partial / name)
         card = self.base_folder / CARD
         base_card = card.read_text(encoding="utf-8") if card.is_file() else "It has none."
         write_whole(partial / CARD, model_card(evaluation, summary, self.config, base_card))
