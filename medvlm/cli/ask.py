@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
@@ -25,6 +26,7 @@ from medvlm.dicom.study import group_studies
 from medvlm.errors import InputError, InputNotFound, UsageError
 from medvlm.image.geometry import Box
 from medvlm.image.load import load_image
+from medvlm.image.polygon import Drawn, Polygon, box_of
 from medvlm.records import Answer, answer_words
 
 
@@ -32,7 +34,10 @@ def ask(
     path: Annotated[Path, typer.Argument(help="File, folder, zip archive.", metavar="INPUT")],
     question: Annotated[str, typer.Argument(help="The question, in English.")],
     region: Annotated[
-        str | None, typer.Option(help="x,y,width,height in the image's own pixels.")
+        str | None,
+        typer.Option(
+            help="x,y,width,height, or an outline x,y x,y x,y ..., in the image's pixels."
+        ),
     ] = None,
     instance: Annotated[
         str | None, typer.Option(help="SOPInstanceUID[:frame] of the image meant.")
@@ -74,20 +79,35 @@ def in_words(answer: Answer) -> str:
     return "\n".join(lines)
 
 
-def parse_region(text: str) -> Box:
-    """`x,y,width,height` as a box. Raises UsageError for anything else."""
+def parse_region(text: str) -> Drawn:
+    """`x,y,width,height` as a box, `x,y x,y x,y ...` as an outline.
+
+    Raises UsageError for anything else.
+    """
     try:
-        x, y, width, height = (float(part) for part in text.split(","))
+        parts = [[float(number) for number in part.split(",")] for part in text.split()]
+        if not parts or not all(math.isfinite(n) for part in parts for n in part):
+            raise ValueError
+        if len(parts) == 1:
+            x, y, width, height = parts[0]
+        else:
+            points = tuple((x, y) for x, y in parts)
     except ValueError as error:
         raise UsageError(
-            f"--region {text!r} is not x,y,width,height",
-            remedy="give four numbers in the image's own pixels, such as 100,200,50,80",
+            f"--region {text!r} is not x,y,width,height or x,y x,y x,y",
+            remedy="give four numbers in the image's own pixels, such as 100,200,50,80, or the "
+            'points of an outline, such as "100,200 150,180 190,260"',
         ) from error
-    if not (width > 0 and height > 0 and max(map(abs, (x, y, width, height))) < 1e7):
+    drawn: Drawn = Box(x, y, width, height) if len(parts) == 1 else Polygon(points)
+    box = box_of(drawn)
+    if len(parts) == 2 or not (box.width > 0 and box.height > 0):
         raise UsageError(
-            f"--region {text!r} has no area", remedy="width and height must be above 0"
+            f"--region {text!r} has no area",
+            remedy="width and height must be above 0; an outline has at least three points",
         )
-    return Box(x, y, width, height)
+    if max(map(abs, (box.x, box.y, box.right, box.bottom))) >= 1e7:
+        raise UsageError(f"--region {text!r} is far outside any image", remedy="give its pixels")
+    return drawn
 
 
 def choose_instance(reading: Reading, wanted: str | None) -> tuple[Instance, int]:

@@ -1,8 +1,9 @@
 """Answers to questions over one image, with their regions.
 
-What the heads know (lungs, findings, view, sex) is answered by them, worded plainly, the modality
-by the file; what changed since a prior study is answered by the rule that drafts use; the rest is
-the language model's. A yes or no is the sign of a margin, never a sampled word.
+What the heads know (lungs, findings, view, sex, what lies in a region) is answered by them, worded
+plainly, the modality by the file; what changed since a prior study is answered by the rule that
+drafts use; the rest is the language model's. A yes or no is the sign of a margin, never a sampled
+word.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ from medvlm.draft.known import (
 )
 from medvlm.draft.look import Seen, look_at
 from medvlm.draft.question import Parsed, parse_question
+from medvlm.draft.region_reply import other_side_reply, region_presence_reply, region_reply
 from medvlm.draft.then_and_now import NO_PRIOR, UNTOLD, comparison_reply
 from medvlm.draft.trunk import Trunk, best_views, read_together
-from medvlm.draft.wording import REGION_QUESTION, checklist_question
+from medvlm.draft.wording import checklist_question
 from medvlm.errors import UsageError
-from medvlm.image.geometry import Box
 from medvlm.image.load import ImageInput
+from medvlm.image.polygon import Drawn, box_of
 from medvlm.model.checkpoint import Checkpoint
 from medvlm.model.language import Turn
 from medvlm.records import Answer, InputCheck
@@ -42,7 +44,7 @@ def answer_question(
     checkpoint: Checkpoint,
     image: ImageInput,
     question: str,
-    region: Box | None = None,
+    region: Drawn | None = None,
     *,
     study: Study | None = None,
     prior: Prior | None = None,
@@ -58,10 +60,10 @@ def answer_question(
         raise UsageError("the question is empty", remedy="ask something")
     if region is not None:
         inside = region.clip(image.width, image.height)
-        if inside.width < 1 or inside.height < 1:
+        if inside is None or min(box_of(inside).width, box_of(inside).height) < 1:
             raise UsageError(
                 f"the region lies outside the image of {image.width} x {image.height} pixels",
-                remedy="give x,y,width,height in the image's own pixels",
+                remedy="give it in the image's own pixels",
             )
         region = inside
     (seen,) = look_at(checkpoint, [image])
@@ -84,7 +86,7 @@ def reply(
     checkpoint: Checkpoint,
     seen: Seen,
     question: str,
-    region: Box | None = None,
+    region: Drawn | None = None,
     *,
     views: list[Seen] | None = None,
     earlier: list[Seen] | None = None,
@@ -109,6 +111,8 @@ def reply(
             return made
     if seen.check.accepted:
         known = known_reply(checkpoint, seen, question, parsed, region)
+        if known is None and region is not None:
+            known = _of_region(checkpoint, seen, parsed, region)
         if known is not None:
             return known
     trunk = read_together(checkpoint, views or [seen], earlier or ())
@@ -116,8 +120,7 @@ def reply(
     if parsed.closed:
         margin = _margin(checkpoint, trunk, trunk.turn(question, own))
         return _yes_no(checkpoint, seen, parsed, margin)
-    asked = REGION_QUESTION if parsed.kind == "region" and seen.check.accepted else question
-    turn = trunk.turn(asked, own)
+    turn = trunk.turn(question, own)
     (text,) = checkpoint.model.write(trunk.sight, [turn], max_tokens=LONGEST)
     return Reply(text, None, [] if own is None else [own])
 
@@ -138,6 +141,17 @@ def _beside(checkpoint: Checkpoint, seen: Seen, study: Study | None) -> list[See
     others = look_at_study(checkpoint, study).accepted
     others = [other for other in others if other.image.sha256 != seen.image.sha256]
     return best_views(others, len(others))
+
+
+def _of_region(checkpoint: Checkpoint, seen: Seen, parsed: Parsed, region: Drawn) -> Reply | None:
+    match parsed.kind:
+        case "region":
+            return region_reply(checkpoint, seen, region)
+        case "region_presence":
+            return region_presence_reply(checkpoint, seen, parsed.findings[0], region)
+        case "other_side":
+            return other_side_reply(checkpoint, seen, region)
+    return None
 
 
 def _margin(checkpoint: Checkpoint, trunk: Trunk, turn: Turn) -> float:

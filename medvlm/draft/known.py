@@ -13,6 +13,7 @@ from medvlm.draft.question import Parsed, projections
 from medvlm.draft.wording import place_words
 from medvlm.findings import PHRASES
 from medvlm.image.geometry import Box
+from medvlm.image.polygon import Drawn, Polygon, box_of
 from medvlm.model.checkpoint import Checkpoint
 from medvlm.records import Region
 
@@ -32,14 +33,14 @@ class Reply:
 
 
 def known_reply(
-    checkpoint: Checkpoint, seen: Seen, question: str, parsed: Parsed, region: Box | None
+    checkpoint: Checkpoint, seen: Seen, question: str, parsed: Parsed, region: Drawn | None
 ) -> Reply | None:
     """The answer to what the heads know; None for anything else. `region` in source pixels."""
     match parsed.kind:
         case "place":
             return _place(checkpoint, seen, parsed.findings[0])
         case "region_place" if region is not None:
-            words = place_words(place_of([seen.transform.to_grid(region)], seen.lungs))
+            words = place_words(place_of([seen.transform.to_grid(box_of(region))], seen.lungs))
             return Reply(words, None, [own_region(seen, region)]) if words else None
         case "view":
             return _view(seen, question)
@@ -87,16 +88,17 @@ def modality_reply(
     return Reply("yes" if parts <= {"chest"} else "no")
 
 
-def own_region(seen: Seen, region: Box) -> Region:
+def own_region(seen: Seen, region: Drawn) -> Region:
     """A region of the image, given in its own pixels, as a record."""
+    box = box_of(region)
     return Region(
         sop_instance_uid=seen.image.sop_instance_uid,
         frame=seen.image.frame,
-        x=region.x,
-        y=region.y,
-        width=region.width,
-        height=region.height,
-        polygon=None,
+        x=box.x,
+        y=box.y,
+        width=box.width,
+        height=box.height,
+        polygon=list(region.points) if isinstance(region, Polygon) else None,
     )
 
 

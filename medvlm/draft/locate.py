@@ -119,7 +119,7 @@ def place_of(boxes: list[Box], lungs: Mapping[LungSide, Box]) -> Location | None
         return None
     sides: set[LungSide] = set()
     zones: set[Zone] = set()
-    middle = _midline(lungs)
+    middle = midline(lungs)
     for box in boxes:
         _, y = box.centre
         side = side_of(box, lungs)
@@ -137,10 +137,11 @@ def place_of(boxes: list[Box], lungs: Mapping[LungSide, Box]) -> Location | None
 
 def side_of(box: Box, lungs: Mapping[LungSide, Box]) -> LungSide:
     """The side of the midline that a box's middle lies on; both lungs are needed."""
-    return "right" if box.centre[0] < _midline(lungs) else "left"
+    return "right" if box.centre[0] < midline(lungs) else "left"
 
 
-def _midline(lungs: Mapping[LungSide, Box]) -> float:
+def midline(lungs: Mapping[LungSide, Box]) -> float:
+    """Where it stands, x in grid pixels; both lungs are needed."""
     return (lungs["right"].right + lungs["left"].x) / 2
 
 

@@ -20,6 +20,8 @@ Kind = Literal[
     "place",
     "region",
     "region_place",
+    "region_presence",
+    "other_side",
     "view",
     "sex",
     "modality",
@@ -103,10 +105,25 @@ _COMPARED = re.compile(
     r"|\bsince\s+then\b",
     re.I,
 )
+_SOME_OF = r"(\s+(an?|any|the|lung|pulmonary|sign|signs|evidence|of))*"
+_TAIL_OF_REGION = (
+    r"(\s+(here|there|in|inside|within|on|of|this|it|that|the|region|box|area|place|seen|present"
+    r"|visible|shown))*\s*[?.]*\s*"
+)
 # Of a finding that is named, these ask for the same.
 _BECAME = re.compile(
     r"^\s*(has|have)\b.*\b(changed|resolved|cleared|improved|worsened|progressed|grown|increased"
     r"|decreased|disappeared)\b|^\s*(is|are)\b.*\b(unchanged|new|stable|improving|worsening)\b",
+    re.I,
+)
+_OTHER_SIDE = re.compile(
+    r"\b(other|opposite|contralateral)\s+(side|lung)\b|\bsides?\s+(differ|the same|alike)\b", re.I
+)
+# Of a drawn region, with the finding's name as "@": "Is this a mass?", "Is there a mass in it?"
+_THIS_FINDING = re.compile(
+    rf"\s*((is|are)\s+(this|it|that|these|there){_SOME_OF}\s+@|(does|do)\s+(this|it|that|the)"
+    rf"(\s+(region|box|area))?\s+(show|contain|look like|represent){_SOME_OF}\s+@)"
+    rf"{_TAIL_OF_REGION}",
     re.I,
 )
 _ALL_CHANGES = re.compile(r"\b(changes?|changed|new|differ\w*|compare[ds]?|comparison)\b", re.I)
@@ -184,10 +201,12 @@ def parse_question(question: str, region: bool) -> Parsed:
     closed = bool(_YES_NO.match(question)) and not _CHOICE.search(question)
     if region and _COMPARED.search(question):
         return Parsed("other_comparison", closed, findings)
+    if region and _OTHER_SIDE.search(question):
+        return Parsed("other_side", closed, findings)
     if not findings and not _VIEW.fullmatch(question) and asks_modality(question):
         return Parsed("modality", closed)
     if region:
-        return Parsed(_about_region(question, closed, findings), closed, findings)
+        return Parsed(_about_region(question, closed, mentions), closed, findings)
     if _COMPARED.search(question) or (findings and _BECAME.search(question)):
         known = findings or _ALL_CHANGES.search(question)
         return Parsed("comparison" if known else "other_comparison", closed, findings)
@@ -217,14 +236,17 @@ def projections(question: str) -> set[str]:
     return named
 
 
-def _about_region(question: str, closed: bool, findings: tuple[str, ...]) -> Kind:
+def _about_region(question: str, closed: bool, mentions: list[Mention]) -> Kind:
     if closed:
-        return "other"
+        if len(mentions) != 1:
+            return "other"
+        asked = f"{question[: mentions[0].start]}@{question[mentions[0].end :]}"
+        return "region_presence" if _THIS_FINDING.fullmatch(asked) else "other"
     if _THIS_PLACE.fullmatch(question):
         return "region_place"
-    if _WHERE.match(question) and findings:
+    if _WHERE.match(question) and mentions:
         return "place"
-    return "region" if _WHAT.match(question) and not findings else "other"
+    return "region" if _WHAT.match(question) and not mentions else "other"
 
 
 def _presence(question: str, mentions: list[Mention]) -> Parsed | None:

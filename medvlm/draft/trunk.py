@@ -9,6 +9,7 @@ from medvlm.draft.look import Seen
 from medvlm.errors import UsageError
 from medvlm.image.geometry import Box
 from medvlm.image.places import Place
+from medvlm.image.polygon import Polygon
 from medvlm.model.checkpoint import Checkpoint
 from medvlm.model.language import Turn
 from medvlm.model.pictures import Picture, Sight, TokenSource, together
@@ -68,7 +69,11 @@ class Trunk:
                 grid = planes[shown[0]].to_grid(box)
                 slices = shown[0] / len(planes), (shown[-1] + 1) / len(planes)
                 corners = (grid.x, grid.y, grid.right, grid.bottom)
-                return Turn(question, region=corners, picture=picture, slices=slices)
+                outline = None
+                if region.polygon is not None:
+                    drawn = Polygon(tuple(region.polygon))
+                    outline = drawn.moved(planes[shown[0]].transform.point_to_grid)
+                return Turn(question, "", corners, picture, slices, outline)
         raise UsageError(
             "the region lies on none of the pictures that are looked at",
             remedy="give the SOPInstanceUID and frame of one of them, and pixels inside it",

@@ -33,6 +33,8 @@ ROWS = (
     ("grounding", "mean_best_iou", "opacity boxes, mean best IoU"),
     ("grounding", "map50", "opacity boxes, mAP at IoU 0.5"),
     ("grounding", "boxes_on_negated", "boxes on negated findings"),
+    ("grounding", "region_questions.sensitivity", '"is this an opacity?" over one, yes'),
+    ("grounding", "region_questions.specificity", '"is this an opacity?" over none, no'),
     ("calibration", "ece", "calibration error (ECE)"),
     ("calibration", "brier_skill", "Brier skill against the prevalence"),
     ("anatomy", "mean_box_iou", '"where is the left lung?", mean box IoU'),

@@ -13,6 +13,7 @@ from medvlm.evaluate.bootstrap import mean_with_interval, resamples, unless_few
 from medvlm.evaluate.boxes import IOU_HIT, ScoredBox, area, grounding_scores, iou
 from medvlm.evaluate.calibration import calibration_table
 from medvlm.evaluate.metrics import MIN_POSITIVES, classification_table
+from medvlm.evaluate.region_questions import region_scores
 from medvlm.evaluate.scan import Fractions, Scanned
 from medvlm.evaluate.subgroups import calibration_by_group, classification_by_group, members_of
 from medvlm.findings import FINDINGS, LEXICON, NIH_FINDINGS
@@ -61,7 +62,8 @@ def grounding(scanned: Sequence[Scanned], constant: Sequence[ScoredBox]) -> dict
 
     `by_size`: the true boxes under 5 % of the film, and the others. `per_finding`: each finding
     with true boxes, over the films that have one; nobody looked for it on the rest, so a box there
-    is no mistake and `map50` knows none.
+    is no mistake and `map50` knows none. `boxes_on_negated`: of all `n_negated` denied findings of
+    all films. `region_questions`: "Is this an opacity?" over drawn places.
     """
     films = [item for item in scanned if item.film.reviewed]
     result: dict[str, Any] = {}
@@ -70,11 +72,9 @@ def grounding(scanned: Sequence[Scanned], constant: Sequence[ScoredBox]) -> dict
         said = [item.boxes[OPACITY] for item in films]
         groups = _groups(films)
         result = grounding_scores(said, truth, groups)
-        result["boxes_on_negated"] = sum(
-            len(item.boxes[OPACITY])
-            for item in films
-            if item.polarities[FINDINGS.index(OPACITY)] == "absent"
-        )
+        result["boxes_on_negated"] = sum(item.on_negated for item in scanned)
+        result["n_negated"] = sum(item.polarities.count("absent") for item in scanned)
+        result["region_questions"] = region_scores([item.asked for item in films], groups)
         fixed = grounding_scores([list(constant)] * len(films), truth, groups)
         result["constant_baseline"] = fixed
         result["by_size"] = {

@@ -18,6 +18,7 @@ from medvlm.draft.decide import decide, released_boxes
 from medvlm.draft.ground import OPACITY, regions
 from medvlm.draft.look import Seen, look_at
 from medvlm.draft.parse import Polarity
+from medvlm.evaluate.region_questions import Asked, ask_regions
 from medvlm.findings import FINDINGS
 from medvlm.image.load import ImageInput, load_image
 from medvlm.model.checkpoint import Checkpoint
@@ -33,7 +34,9 @@ class Scanned:
     `probabilities` and `polarities` [len(FINDINGS)]: what a draft would say of each finding;
     `boxes`: those that a draft would release, with their scores, for Lung_Opacity and for the
     findings that have a true box on this film;
-    `lungs`: (box said, box true, Dice, box of the other true lung) by side, where masks are known.
+    `lungs`: (box said, box true, Dice, box of the other true lung) by side, where masks are known;
+    `on_negated`: how many boxes a draft would release for the findings that it denies; `asked`:
+    questions over its regions.
     """
 
     film: Film
@@ -42,6 +45,8 @@ class Scanned:
     polarities: tuple[Polarity, ...]
     boxes: dict[str, list[tuple[Fractions, float]]]
     lungs: dict[str, tuple[Fractions | None, Fractions, float, Fractions | None]]
+    on_negated: int = 0
+    asked: tuple[Asked, ...] = ()
 
 
 def progress_bar() -> Progress:
@@ -88,6 +93,12 @@ def _scanned(checkpoint: Checkpoint, film: Film, seen: Seen) -> Scanned:
             for name in {OPACITY} | {name for name, _ in film.boxes}
         },
         lungs=_lungs(checkpoint, film, seen) if film.lung_mask else {},
+        on_negated=sum(
+            len(released_boxes(checkpoint, seen, name))
+            for name in FINDINGS
+            if decide(checkpoint, name, seen.probabilities[name]) == "absent"
+        ),
+        asked=ask_regions(checkpoint, film, seen),
     )
 
 

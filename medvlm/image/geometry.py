@@ -117,6 +117,13 @@ class GridTransform:
             box.height * self.scale_y,
         )
 
+    def point_to_grid(self, point: tuple[float, float]) -> tuple[float, float]:
+        """A point (x, y) in source pixels, in grid pixels."""
+        return (
+            point[0] * self.scale_x + self.offset_x,
+            point[1] * self.scale_y + self.offset_y,
+        )
+
     def to_source(self, box: Box) -> Box:
         """A box in grid pixels, in source pixels; the inverse of `to_grid`, not clipped."""
         return Box(

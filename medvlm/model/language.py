@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers.utils.logging import disable_progress_bar
 
 from medvlm.config import LanguageConfig
+from medvlm.image.polygon import Polygon
 from medvlm.model.adapter import adapter_parameters, add_lora
 from medvlm.model.causal import attention_of, load_base, logit_rule
 from medvlm.model.chat import prompt_parts, telling_tokens
@@ -35,7 +36,8 @@ class Turn:
     """A question over an image, with its answer when it is known.
 
     `region`: (left, top, right, bottom) in grid pixels of picture number `picture`, or None for the
-    whole; in a volume `slices` bounds it, (first, last) as fractions of the depth.
+    whole; in a volume `slices` bounds it, (first, last) as fractions of the depth. `outline`: of a
+    region that is not all of its box.
     """
 
     question: str
@@ -43,6 +45,7 @@ class Turn:
     region: tuple[float, float, float, float] | None = None
     picture: int = 0
     slices: tuple[float, float] | None = None
+    outline: Polygon | None = None
 
 
 class Segment(NamedTuple):

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medvlm.config import ModelConfig
 from medvlm.findings import FINDINGS
+from medvlm.image.polygon import Polygon
 from medvlm.model.connectors import build_connector
+from medvlm.model.connectors.interface import LOCAL_STRIDE
 from medvlm.model.encoder import Features
 from medvlm.model.heads import ATTRIBUTES
 from medvlm.model.language import LanguageModel, Segment, Sequences, Turn
@@ -108,7 +111,7 @@ class VisionLanguageModel(nn.Module):
         return self.language.write(_segments(sight) * len(turns), turns, regions, max_tokens)
 
     def _regions(self, sight: Sight, turns: Sequence[Sequence[Turn]]) -> list[list[Tensor | None]]:
-        places, boxes = [], []
+        places, boxes, outlines = [], [], []
         for row, (own, pictures) in enumerate(zip(turns, sight.shown, strict=True)):
             for i, turn in enumerate(own):
                 if turn.region is not None:
@@ -116,13 +119,27 @@ class VisionLanguageModel(nn.Module):
                     slices = (turn.slices or (0.0, 1.0)) if sight.local.ndim == 5 else ()
                     places.append((row, i))
                     boxes.append([float(picture), *turn.region, *slices])
+                    outlines.append(turn.outline)
         out: list[list[Tensor | None]] = [[None] * len(own) for own in turns]
         if places:
             given = torch.tensor(boxes, device=sight.local.device)
-            tokens = self.connector.region_tokens(sight.local, given)
+            covers = _covers(outlines, sight.local)
+            tokens = self.connector.region_tokens(sight.local, given, covers)
             for (row, i), own_tokens in zip(places, tokens, strict=True):
                 out[row][i] = own_tokens
         return out
+
+
+def _covers(outlines: Sequence[Polygon | None], local: Tensor) -> Tensor | None:
+    """The share of each cell of the local map in each region [R, H, W]; None if all are boxes."""
+    if not any(outlines):
+        return None
+    rows, columns = local.shape[-2:]
+    covers = np.ones((len(outlines), rows, columns), dtype=np.float32)
+    for i, outline in enumerate(outlines):
+        if outline is not None:
+            covers[i] = outline.coverage(rows, columns, LOCAL_STRIDE)
+    return torch.from_numpy(covers).to(local.device)
 
 
 def _segments(sight: Sight) -> list[list[Segment]]:

@@ -22,6 +22,7 @@ from medvlm.model.spatial import conv
 
 LOCAL_STRIDE = 16
 REGION_GRID = 2
+LEAST_SHARE = 1e-3
 
 
 class Visual(NamedTuple):
@@ -85,18 +86,23 @@ class Connector(nn.Module):
         """The place of each of the N tokens; None for a token that may look everywhere."""
         raise NotImplementedError
 
-    def region_tokens(self, local: Tensor, boxes: Tensor) -> Tensor:
+    def region_tokens(self, local: Tensor, boxes: Tensor, covers: Tensor | None = None) -> Tensor:
         """Tokens [R, 4, D] of `boxes` [R, 5]: (image index, left, top, right, bottom).
 
         In pixels of the input grid, origin at its top left. RoIAlign (He et al., ICCV 2017) over
         the local map, two by two. In a volume a region is the mean of its slices: all of them, or
-        with `boxes` [R, 7] those from `first` to `last`, as fractions of the volume.
+        with `boxes` [R, 7] those from `first` to `last`, as fractions of the volume. `covers`
+        [R, H, W]: the share of each cell of the local map that a region takes, 1 for a box; of an
+        outline only what lies inside is read, and a quarter without any of it is its mean.
         """
         # Also under autocast: in bfloat16 a box would be some pixels off.
         local, boxes = local.float(), boxes.float()
         if self.dims == 3:
             local, boxes = _flatten_slices(local, boxes)
-        regions = roi_align(local, boxes, REGION_GRID, spatial_scale=1 / LOCAL_STRIDE, aligned=True)
+        regions = _cut_out(local, boxes)
+        if covers is not None:
+            outlined = (covers < 1).flatten(1).any(dim=1)
+            regions[outlined] = _outlined(local, boxes[outlined], covers[outlined])
         return self.read_regions(regions.unsqueeze(2) if self.dims == 3 else regions)
 
     def read_regions(self, regions: Tensor) -> Tensor:
@@ -213,6 +219,22 @@ def _at(padding: Tensor | None, grid: tuple[int, ...]) -> Tensor | None:
         return None
     largest = F.adaptive_max_pool3d if padding.ndim == 4 else F.adaptive_max_pool2d
     return largest((~padding).float().unsqueeze(1), grid) == 0
+
+
+def _cut_out(local: Tensor, boxes: Tensor) -> Tensor:
+    return roi_align(local, boxes, REGION_GRID, spatial_scale=1 / LOCAL_STRIDE, aligned=True)
+
+
+def _outlined(local: Tensor, boxes: Tensor, covers: Tensor) -> Tensor:
+    """Cut-outs [R, C, 2, 2] in which each cell counts by its share in `covers` [R, H, W]."""
+    share = covers.unsqueeze(1)
+    parts = local[boxes[:, 0].long()] * share
+    order = torch.arange(len(boxes), device=boxes.device, dtype=boxes.dtype)
+    own = torch.cat([order[:, None], boxes[:, 1:]], dim=1)
+    cut, weight = _cut_out(parts, own), _cut_out(share, own)
+    mean = parts.sum(dim=(2, 3)) / share.sum(dim=(2, 3)).clamp_min(LEAST_SHARE)
+    weighted = cut / weight.clamp_min(LEAST_SHARE)
+    return torch.where(weight > LEAST_SHARE, weighted, mean[..., None, None])
 
 
 def _void(x: Tensor | None) -> bool:

@@ -1,0 +1,150 @@
+"""Answers about a drawn region, from what the maps mark there.
+
+A language model taught a few hundred boxes does not read a region reliably (docs/comparison.md);
+the maps that the draft's own regions come from do better (docs/drafts.md).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from medvlm.draft.decide import decide
+from medvlm.draft.ground import OPACITIES, finding_boxes
+from medvlm.draft.known import Reply, own_region
+from medvlm.draft.locate import DENSE_OPACITY, midline, place_of
+from medvlm.draft.look import Seen
+from medvlm.draft.wording import place_words
+from medvlm.findings import FINDINGS, LEXICON, PHRASES
+from medvlm.image.geometry import Box
+from medvlm.image.polygon import Drawn, Polygon, box_of
+from medvlm.model.checkpoint import Checkpoint
+
+COMMON = 0.3
+"""A finding's box lies in a region from this share of the smaller of the two on."""
+ALIKE = 0.05
+"""Two places whose grey differs by less, of the way from black to white, are called alike."""
+NOTHING_HERE = "none of the findings looked for is located here"
+NO_SIDES = "The two sides cannot be compared: the lungs were not both found."
+
+
+def region_reply(checkpoint: Checkpoint, seen: Seen, region: Drawn) -> Reply:
+    """What is in a region: the findings located there, the most probable first, and its place."""
+    said: list[str] = []
+    found = sorted(FINDINGS, key=lambda name: -seen.probabilities[name])
+    for name in found:
+        polarity = decide(checkpoint, name, seen.probabilities[name])
+        if polarity == "absent" or not is_located(checkpoint, seen, name, region):
+            continue
+        doubt = "possibly " if polarity == "uncertain" else ""
+        said.append(f"{doubt}{PHRASES[name]} ({seen.probabilities[name]:.2f})")
+    place = place_words(place_of([seen.transform.to_grid(box_of(region))], seen.lungs))
+    text = ", ".join(said) or NOTHING_HERE
+    return Reply(f"{text}; {place}" if place else text, None, [own_region(seen, region)])
+
+
+def region_presence_reply(
+    checkpoint: Checkpoint, seen: Seen, finding: str, region: Drawn
+) -> Reply | None:
+    """Whether a finding is in a region; None where it has no place, or the draft is uncertain of it
+    and no map was taught where it lies."""
+    probability, phrase = seen.probabilities[finding], PHRASES[finding]
+    polarity = decide(checkpoint, finding, probability)
+    if polarity == "absent":
+        return Reply("no", probability, [], phrase)
+    taught = finding in OPACITIES
+    if not LEXICON[finding].localisable or (polarity == "uncertain" and not taught):
+        return None
+    here = is_located(checkpoint, seen, finding, region)
+    shown = [own_region(seen, region)] if here else []
+    return Reply("yes" if here else "no", probability, shown, phrase)
+
+
+def other_side_reply(checkpoint: Checkpoint, seen: Seen, region: Drawn) -> Reply:
+    """A region beside its mirror image over the midline: grey, and what the opacity map marks."""
+    there = mirrored(seen, region)
+    if there is None:
+        return Reply(NO_SIDES, None, [own_region(seen, region)])
+    here, beyond = _grey(seen, region), _grey(seen, there)
+    difference = here - beyond
+    if abs(difference) < ALIKE:
+        text = "about as dense as the same place on the other side"
+    else:
+        word = "denser" if difference > 0 else "more lucent"
+        grey = f"{here:.2f} against {beyond:.2f} of white"
+        text = f"{word} than the same place on the other side ({grey})"
+    cut = checkpoint.config.operating_points.opacity
+    marked = [height(seen, drawn) >= cut for drawn in (region, there)]
+    text += {
+        (True, False): "; an opacity is marked here, none there",
+        (False, True): "; an opacity is marked there, none here",
+        (True, True): "; opacities are marked on both sides",
+        (False, False): "; no opacity is marked on either side",
+    }[marked[0], marked[1]]
+    return Reply(text, None, [own_region(seen, region), own_region(seen, there)])
+
+
+def is_located(checkpoint: Checkpoint, seen: Seen, finding: str, region: Drawn) -> bool:
+    """Whether a finding lies in a region: by the opacity map where it was taught, else by boxes."""
+    if finding in OPACITIES:
+        return height(seen, region) >= checkpoint.config.operating_points.opacity
+    own = seen.transform.to_grid(box_of(region))
+    for item in finding_boxes(checkpoint, seen, finding):
+        smaller = min(item.box.area, own.area)
+        if smaller > 0 and item.box.intersection(own).area >= COMMON * smaller:
+            return True
+    return False
+
+
+def height(seen: Seen, region: Drawn) -> float:
+    """The opacity map's highest probability in a region."""
+    heat = seen.dense[DENSE_OPACITY]
+    cell = seen.transform.size / len(heat)
+    share = _on_grid(seen, region).coverage(len(heat), heat.shape[1], cell)
+    # A region smaller than a cell still lies in some.
+    inside = share >= min(0.5, float(share.max()))
+    return float(heat[inside & (share > 0)].max(initial=0.0))
+
+
+def mirrored(seen: Seen, region: Drawn) -> Drawn | None:
+    """The part of a region's mirror image over the midline that is in the image, in source pixels.
+
+    None unless both lungs were found, or where it is under a pixel.
+    """
+    if len(seen.lungs) < 2:
+        return None
+    transform = seen.transform
+    axis = (midline(seen.lungs) - transform.offset_x) / transform.scale_x
+    there: Drawn
+    if isinstance(region, Box):
+        there = Box(2 * axis - region.right, region.y, region.width, region.height)
+    else:
+        there = region.moved(lambda point: (2 * axis - point[0], point[1]))
+    inside = there.clip(seen.image.width, seen.image.height)
+    if inside is None or min(box_of(inside).width, box_of(inside).height) < 1:
+        return None
+    return inside
+
+
+def _grey(seen: Seen, region: Drawn) -> float:
+    """The mean grey of a region, 0 black .. 1 white."""
+    pixels = seen.image.pixels
+    box = box_of(region).clip(seen.image.width, seen.image.height)
+    top, left = int(box.y), int(box.x)
+    rows, columns = max(1, round(box.bottom) - top), max(1, round(box.right) - left)
+    part = pixels[top : top + rows, left : left + columns]
+    own = _polygon(region).moved(lambda point: (point[0] - left, point[1] - top))
+    share = own.coverage(len(part), part.shape[1], 1.0, fine=1)
+    if not share.any():
+        return float(part.mean())
+    return float(np.average(part, weights=share))
+
+
+def _on_grid(seen: Seen, region: Drawn) -> Polygon:
+    return _polygon(region).moved(seen.transform.point_to_grid)
+
+
+def _polygon(region: Drawn) -> Polygon:
+    if isinstance(region, Polygon):
+        return region
+    corners = ((region.x, region.y), (region.right, region.y), (region.right, region.bottom))
+    return Polygon((*corners, (region.x, region.bottom)))
