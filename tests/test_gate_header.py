@@ -61,6 +61,7 @@ def test_a_picture_says_nothing_and_passes() -> None:
         ({"view_position": "RLD"}, "wrong_view"),
         ({"patient_orientation": ("R", "F")}, "wrong_orientation"),
         ({"patient_orientation": ("A", "F")}, "wrong_orientation"),
+        ({"age_years": 0.5}, "wrong_age"),
         ({"presentation_intent": "FOR PROCESSING"}, "for_processing"),
         ({"burned_in_annotation": "YES"}, "burned_in_text"),
         ({"conversion_type": "WSD"}, "screenshot"),
@@ -98,6 +99,14 @@ def test_a_grey_picture_saved_in_colour_passes_and_a_screenshot_does_not(tmp_pat
     plain, marked = (load_image(one) for one in read_inputs(tmp_path).instances)
     assert codes(plain) == []
     assert codes(marked) == ["colour_screenshot"]
+
+
+def test_the_youngest_that_the_checkpoint_knows() -> None:
+    assert codes(replace(CHEST_FILM, age_years=1.0)) == []
+    assert codes(replace(CHEST_FILM, age_years=None)) == []
+    adults = GateConfig(min_age_years=18)
+    (reason,) = header_reasons(replace(CHEST_FILM, age_years=17.0), adults)
+    assert reason.message.startswith("The patient is younger than 18 years")
 
 
 @pytest.mark.parametrize("text", ["CHEST", "chest", "Thorax", "LUNG", "RIBS", "CHEST_PA", "CXR 2"])

@@ -8,8 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medvlm.draft.ground import finding_heat
 from medvlm.draft.illustrate import MARGIN, crops, labelled_regions, notes
+from medvlm.draft.locate import DENSE_OPACITY
 from medvlm.draft.look import Seen, look_at
+from medvlm.findings import FINDINGS
+from medvlm.image.geometry import Box
 from medvlm.image.load import ImageInput
 from medvlm.model.checkpoint import load_checkpoint
 from medvlm.records import Evidence, Finding, Region
@@ -51,8 +55,9 @@ def test_a_crop_shows_the_region_and_its_surroundings(seen: Seen) -> None:
     picture = np.asarray(found["Mass"])
     width, height = 200 + 2 * margin, 100 + 2 * margin
     scale = 640 // width + (640 % width > 0)
-    assert picture.shape[1] == scale * (width + 1)
+    assert picture.shape[1] == 2 * scale * (width + 1)  # beside it the same under the map
     assert picture.shape[0] > scale * height  # the sentence stands below
+    picture = picture[:, : scale * (width + 1)]
     middle = picture[scale * height // 2, scale * width // 2]
     corner = picture[scale * (height - 3), scale * 2]
     assert (middle > 250).all()
@@ -62,7 +67,7 @@ def test_a_crop_shows_the_region_and_its_surroundings(seen: Seen) -> None:
 def test_a_crop_ends_where_the_film_ends(seen: Seen) -> None:
     edge = PLACE | {"x": 0.0, "y": 0.0, "width": 800.0, "height": 900.0}
     found = crops([seen], [finding("Mass", regions=[edge])])
-    assert found["Mass"].size[0] == 800
+    assert found["Mass"].size[0] == 2 * 800
 
 
 def test_regions_of_another_image_are_not_drawn(seen: Seen) -> None:
@@ -72,3 +77,32 @@ def test_regions_of_another_image_are_not_drawn(seen: Seen) -> None:
     on_other = finding("Mass", regions=[PLACE | {"sop_instance_uid": "1.2.3"}])
     assert list(crops([seen, other], [on_other])) == ["Mass"]
     assert isinstance(on_other.regions[0], Region)
+
+
+def test_the_heat_lies_where_the_map_is_high(seen: Seen) -> None:
+    dense = np.zeros((3, 64, 64), np.float32)
+    grid = seen.transform.to_grid(Box(400, 450, 1, 1))
+    cell = seen.transform.size / 64
+    dense[DENSE_OPACITY, int(grid.y / cell), int(grid.x / cell)] = 0.8
+    hot = replace(seen, dense=dense)
+    own = finding("Lung_Opacity", evidence=PROOF)
+    picture = np.asarray(crops([hot], [own])["Lung_Opacity"]).astype(int)
+    right = picture[:, picture.shape[1] // 2 :]
+    red = right[..., 0] - right[..., 2]
+    red[round(right.shape[1] * 0.7) :] = 0  # the legend
+    y, x = np.unravel_index(red.argmax(), red.shape)
+    margin = MARGIN * 200
+    scale = right.shape[1] / (200 + 2 * margin + 1)
+    where = (x / scale + 300 - margin, y / scale + 400 - margin)
+    assert where[0] == pytest.approx(400, abs=1.5 * cell / seen.transform.scale_x)
+    assert where[1] == pytest.approx(450, abs=1.5 * cell / seen.transform.scale_y)
+
+
+@pytest.mark.parametrize("name", ["Mass", "Cardiomegaly"])
+def test_other_findings_show_the_classifiers_map(seen: Seen, name: str) -> None:
+    maps = np.zeros((len(FINDINGS), 20, 20))
+    maps[FINDINGS.index(name), 9, 9] = 3.0
+    lit = replace(seen, score_maps=maps, dense=np.ones((3, 40, 40)))
+    heat = finding_heat(lit, name)
+    assert heat[9, 9] == 1
+    assert (heat > 0).sum() == 1

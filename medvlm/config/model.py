@@ -102,7 +102,8 @@ class GateConfig(Config):
     """What a checkpoint was trained on; what says that it is something else gets no draft.
 
     `body_parts`: beginnings of words. `min_pixels`: of the shorter side. `min_slices`: 0 for a
-    model of single images, which then reads no volumes.
+    model of single images, which then reads no volumes. `min_age_years`: of the youngest patients
+    that it learned from.
     """
 
     modalities: tuple[str, ...] = ("CR", "DX", "RG")
@@ -110,6 +111,7 @@ class GateConfig(Config):
     frontal_only: bool = True
     min_pixels: int = Field(128, ge=1)
     min_slices: int = Field(0, ge=0)
+    min_age_years: float = Field(1, ge=0)
 
 
 class ModelConfig(Config):

@@ -15,6 +15,7 @@ import torch
 from medvlm.dicom.prior import Prior
 from medvlm.dicom.study import Study
 from medvlm.draft.admit import look_at_study
+from medvlm.draft.anatomy import asked_part
 from medvlm.draft.compose import model_record
 from medvlm.draft.known import Reply as Reply
 from medvlm.draft.known import (
@@ -25,6 +26,7 @@ from medvlm.draft.known import (
     presence_reply,
 )
 from medvlm.draft.look import Seen, look_at
+from medvlm.draft.phrases import part_reply
 from medvlm.draft.question import Parsed, parse_question
 from medvlm.draft.region_reply import other_side_reply, region_presence_reply, region_reply
 from medvlm.draft.then_and_now import NO_PRIOR, UNTOLD, comparison_reply
@@ -110,6 +112,10 @@ def reply(
         if made is not None:
             return made
     if seen.check.accepted:
+        if parsed.kind == "part" and (part := asked_part(question)):
+            placed = part_reply(checkpoint, seen, part)
+            if placed is not None:
+                return placed
         known = known_reply(checkpoint, seen, question, parsed, region)
         if known is None and region is not None:
             known = _of_region(checkpoint, seen, parsed, region)

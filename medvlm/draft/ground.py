@@ -10,6 +10,7 @@ from medvlm.draft.locate import (
     ScoredBox,
     map_boxes,
     peak_boxes,
+    peak_heat,
     place_of,
 )
 from medvlm.draft.look import Seen
@@ -54,6 +55,20 @@ def marked_opacities(checkpoint: Checkpoint, seen: Seen) -> list[ScoredBox]:
     certain."""
     threshold = checkpoint.config.operating_points.opacity
     return map_boxes(seen.dense[DENSE_OPACITY], threshold, seen.transform.size)
+
+
+def finding_heat(seen: Seen, finding: str) -> np.ndarray:
+    """The map that a finding's place was read from, 0..1, [rows, columns] over the grid.
+
+    Of opacities the dense head's probability; of others how near the classifier's score comes to
+    its peak on this film, which compares places, not films.
+    """
+    if finding in OPACITIES:
+        return np.asarray(seen.dense[DENSE_OPACITY])
+    scores = seen.score_maps[FINDINGS.index(finding)]
+    everywhere = finding in UNPLACED
+    valid = np.ones(scores.shape, bool) if everywhere else _near_lungs(seen, scores.shape)
+    return peak_heat(scores, valid)
 
 
 def place(seen: Seen, finding: str, boxes: list[ScoredBox]) -> Location | None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
+from medvlm.draft.ground import OPACITIES, finding_heat
 from medvlm.draft.look import Seen
 from medvlm.draft.overlay import beside, draw_overlay
 from medvlm.findings import PHRASES
@@ -35,7 +38,8 @@ def overlay(seen: Sequence[Seen], draft: Draft, earlier: Sequence[Seen]) -> Imag
 
 
 def crops(seen: Sequence[Seen], findings: Sequence[Finding]) -> dict[str, Image.Image]:
-    """For each finding with regions, their surroundings with its sentence and numbers below.
+    """For each finding with regions, their surroundings with its sentence and numbers below, and
+    beside them the same under the map that the regions were read from.
 
     Of several images with regions, the first.
     """
@@ -103,4 +107,26 @@ def _crop(seen: Sequence[Seen], finding: Finding) -> Image.Image | None:
     pixels = item.image.pixels[y : int(clipped.bottom) + 1, x : int(clipped.right) + 1]
     name = label(finding)
     moved = [(name, r.model_copy(update={"x": r.x - x, "y": r.y - y})) for r in shown]
-    return draw_overlay(pixels, moved, finding.text, {name: f"{name} {_numbers(finding)}"})
+    plain = draw_overlay(pixels, moved, finding.text, {name: f"{name} {_numbers(finding)}"})
+    heat = _heat(item, finding.finding, Box(x, y, pixels.shape[1], pixels.shape[0]))
+    told = [f"{_MAPS[finding.finding in OPACITIES]}, up to {heat.max():.2f} here"]
+    if (proof := finding.evidence) is not None:
+        told.append(
+            f"probability {proof.p_image:.2f}; region erased {proof.p_erased:.2f}, other patients "
+            f"{proof.p_other:.2f}, even grey {proof.p_blank:.2f}"
+        )
+    return beside([plain, draw_overlay(pixels, [], ". ".join(told), heat=heat)])
+
+
+_MAPS = {True: "opacity map (probability)", False: "the classifier's map (1: its peak)"}
+
+
+def _heat(seen: Seen, finding: str, part: Box) -> NDArray[np.floating]:
+    """The map of a finding over a part of the image, at its pixels [H, W]."""
+    heat = finding_heat(seen, finding)
+    cell = seen.transform.size / len(heat)
+    own = seen.transform.to_grid(part)
+    window = (own.x / cell, own.y / cell, own.right / cell, own.bottom / cell)
+    size = (round(part.width), round(part.height))
+    source = Image.fromarray(heat.astype(np.float32))
+    return np.asarray(source.resize(size, Image.Resampling.BILINEAR, box=window)).clip(0, 1)

@@ -100,14 +100,22 @@ def peak_boxes(
 
     Their scores compare parts of one map with each other, not films.
     """
-    if not valid.any():
+    heat = peak_heat(scores, valid)
+    if not heat.any():
         return []
-    low, high = float(np.median(scores[valid])), float(scores[valid].max())
-    if high <= low:
-        return []
-    heat = np.where(valid, np.clip((scores - low) / (high - low), 0, 1), 0)
     # A much weaker second peak is no second place: it would turn one side into both.
     return [item for item in map_boxes(heat, share, size) if item.score >= SECOND_PEAK]
+
+
+def peak_heat(scores: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """How near a score map (logits) comes to its peak among the `valid` cells: 0 at their median
+    and elsewhere, 1 at the peak."""
+    if not valid.any():
+        return np.zeros(scores.shape)
+    low, high = float(np.median(scores[valid])), float(scores[valid].max())
+    if high <= low:
+        return np.zeros(scores.shape)
+    return np.where(valid, np.clip((scores - low) / (high - low), 0, 1), 0)
 
 
 def place_of(boxes: list[Box], lungs: Mapping[LungSide, Box]) -> Location | None:

@@ -12,6 +12,8 @@ from medvlm.records import Region
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart, without the black.
 _COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2")
+_HEAT = (255, 64, 0)
+_HEAT_SHARE = 0.55  # of the highest heat: the film must still be seen under it
 _SMALLEST_SIDE = 640  # a smaller film is enlarged, so that its labels can be read
 _Box = tuple[float, float, float, float]  # left, top, right, bottom in picture pixels
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -22,6 +24,7 @@ def draw_overlay(
     regions: Sequence[tuple[str, Region]],
     title: str | None = None,
     notes: Mapping[str, str] | None = None,
+    heat: NDArray[np.floating] | None = None,
 ) -> Image.Image:
     """Draw labelled regions on a film.
 
@@ -29,6 +32,7 @@ def draw_overlay(
     film. Returns an RGB picture: the film at the top left (enlarged by a whole factor if its longer
     side is under 640 pixels), below it ``title``, if any, and the legend, with ``notes`` in the
     place of the labels that have one. One colour per label; the same label has the same colour.
+    ``heat`` [H, W] in 0..1 is laid over the film in red, the more the higher.
 
     Raises ValueError if ``pixels`` is not a two-dimensional array with something in it.
     """
@@ -36,7 +40,7 @@ def draw_overlay(
         raise ValueError(f"pixels must be [H, W] and not empty, got shape {pixels.shape}")
     scale = max(1, -(-_SMALLEST_SIDE // max(pixels.shape)))
     grey = np.rint(np.clip(np.nan_to_num(pixels), 0, 1) * 255).astype(np.uint8)
-    film = Image.fromarray(np.kron(grey, np.ones((scale, scale), np.uint8))).convert("RGB")
+    film = Image.fromarray(_heated(grey, heat).repeat(scale, axis=0).repeat(scale, axis=1))
 
     labels = list(dict.fromkeys(label for label, _ in regions))
     colours = {label: _COLOURS[i % len(_COLOURS)] for i, label in enumerate(labels)}
@@ -61,6 +65,15 @@ def draw_overlay(
     given = notes or {}
     legend = [(given.get(label, label), colour) for label, colour in colours.items()]
     return _with_legend(film, legend, font, title)
+
+
+def _heated(grey: NDArray[np.uint8], heat: NDArray[np.floating] | None) -> NDArray[np.uint8]:
+    """[H, W, 3]"""
+    film = np.stack([grey] * 3, axis=-1)
+    if heat is None:
+        return film
+    share = (_HEAT_SHARE * np.clip(heat, 0, 1))[..., None]
+    return np.rint(film * (1 - share) + np.array(_HEAT) * share).astype(np.uint8)
 
 
 def beside(pictures: Sequence[Image.Image]) -> Image.Image:

@@ -11,12 +11,14 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from medvlm.draft.anatomy import asked_part
 from medvlm.draft.locate import LungSide
 from medvlm.draft.made_by import asks_modality
 from medvlm.findings import Mention, find_mentions
 
 Kind = Literal[
     "lungs",
+    "part",
     "place",
     "region",
     "region_place",
@@ -212,6 +214,8 @@ def parse_question(question: str, region: bool) -> Parsed:
         return Parsed("comparison" if known else "other_comparison", closed, findings)
     if lungs := _LUNGS.fullmatch(question):
         return Parsed("lungs", closed, sides=_sides(lungs["side"], lungs["other"]))
+    if not findings and asked_part(question):
+        return Parsed("part", closed)
     if _WHERE.match(question) and findings:
         return Parsed("place", closed, findings)
     if not findings:

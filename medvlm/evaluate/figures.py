@@ -39,6 +39,8 @@ ROWS = (
     ("calibration", "brier_skill", "Brier skill against the prevalence"),
     ("anatomy", "mean_box_iou", '"where is the left lung?", mean box IoU'),
     ("anatomy", "mean_dice", "lung masks, mean Dice"),
+    ("anatomy", "phrases.mean_dice", "parts of the lungs by their names, mean Dice"),
+    ("anatomy", "phrases.mean_dice_untaught_words", "- in words that were not taught"),
     ("anatomy", "left_right_swapped", "lungs with sides swapped"),
     ("vqa", "closed_accuracy", "closed questions, accuracy"),
     ("vqa", "swapped_closed_accuracy", "- over another image of the same organ"),

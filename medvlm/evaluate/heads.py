@@ -13,6 +13,7 @@ from medvlm.evaluate.bootstrap import mean_with_interval, resamples, unless_few
 from medvlm.evaluate.boxes import IOU_HIT, ScoredBox, area, grounding_scores, iou
 from medvlm.evaluate.calibration import calibration_table
 from medvlm.evaluate.metrics import MIN_POSITIVES, classification_table
+from medvlm.evaluate.phrases import phrase_scores
 from medvlm.evaluate.region_questions import region_scores
 from medvlm.evaluate.scan import Fractions, Scanned
 from medvlm.evaluate.subgroups import calibration_by_group, classification_by_group, members_of
@@ -97,7 +98,8 @@ def grounding(scanned: Sequence[Scanned], constant: Sequence[ScoredBox]) -> dict
 
 
 def anatomy(scanned: Sequence[Scanned]) -> dict[str, Any]:
-    """Lungs: the box answered to "where is the left lung?", the mask behind it, swapped sides."""
+    """Lungs: the box answered to "where is the left lung?", the mask behind it, swapped sides; and
+    parts of the lungs as phrases find them, where the checkpoint was taught phrases."""
     films = [item for item in scanned if item.lungs]
     if not films:
         return {}
@@ -113,11 +115,13 @@ def anatomy(scanned: Sequence[Scanned]) -> dict[str, Any]:
         overlaps.append(np.mean(own_overlaps))
         dices.append(np.mean(own_dices))
     counts = resamples(_groups(films))
+    phrases = phrase_scores([item.parts for item in films], _groups(films))
     return {
         **mean_with_interval("mean_box_iou", overlaps, counts),
         **mean_with_interval("mean_dice", dices, counts),
         "left_right_swapped": swapped,
         "n_films": len(films),
+        **({"phrases": phrases} if phrases else {}),
     }
 
 

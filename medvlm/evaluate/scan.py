@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from medvlm.draft.decide import decide, released_boxes
 from medvlm.draft.ground import OPACITY, regions
 from medvlm.draft.look import Seen, look_at
 from medvlm.draft.parse import Polarity
+from medvlm.evaluate.phrases import PartDice, dice, part_dice, to_source
 from medvlm.evaluate.region_questions import Asked, ask_regions
 from medvlm.findings import FINDINGS
 from medvlm.image.load import ImageInput, load_image
@@ -35,6 +36,7 @@ class Scanned:
     `boxes`: those that a draft would release, with their scores, for Lung_Opacity and for the
     findings that have a true box on this film;
     `lungs`: (box said, box true, Dice, box of the other true lung) by side, where masks are known;
+    `parts`: of the lungs, as phrases find them, on the same films;
     `on_negated`: how many boxes a draft would release for the findings that it denies; `asked`:
     questions over its regions.
     """
@@ -45,6 +47,7 @@ class Scanned:
     polarities: tuple[Polarity, ...]
     boxes: dict[str, list[tuple[Fractions, float]]]
     lungs: dict[str, tuple[Fractions | None, Fractions, float, Fractions | None]]
+    parts: PartDice = field(default_factory=dict)
     on_negated: int = 0
     asked: tuple[Asked, ...] = ()
 
@@ -93,6 +96,7 @@ def _scanned(checkpoint: Checkpoint, film: Film, seen: Seen) -> Scanned:
             for name in {OPACITY} | {name for name, _ in film.boxes}
         },
         lungs=_lungs(checkpoint, film, seen) if film.lung_mask else {},
+        parts=_parts(checkpoint, film, seen) if film.lung_mask else {},
         on_negated=sum(
             len(released_boxes(checkpoint, seen, name))
             for name in FINDINGS
@@ -111,9 +115,7 @@ def fractions(seen: Seen, region: Region) -> Fractions:
 def _lungs(
     checkpoint: Checkpoint, film: Film, seen: Seen
 ) -> dict[str, tuple[Fractions | None, Fractions, float, Fractions | None]]:
-    assert film.lung_mask is not None
-    with Image.open(film.lung_mask) as picture:
-        truth = np.asarray(picture)
+    truth = _mask(film)
     true_boxes = {
         side: _mask_box(truth == value)
         for side, value in (("right", 1), ("left", 2))
@@ -127,29 +129,22 @@ def _lungs(
         # The box is the answer that a user gets; the Dice is that of the mask behind it.
         said = reply(checkpoint, seen, f"Where is the {side} lung?").regions
         box = fractions(seen, said[0]) if said else None
-        mask = _to_source(seen, masks[side], truth.shape)  # type: ignore[index]
+        mask = to_source(seen, masks[side], truth.shape)  # type: ignore[index]
         own = truth == value
-        dice = 2 * (mask & own).sum() / max(1, mask.sum() + own.sum())
         other = true_boxes.get("left" if side == "right" else "right")
-        out[side] = (box, true_boxes[side], float(dice), other)
+        out[side] = (box, true_boxes[side], dice(mask, own), other)
     return out
 
 
-def _to_source(seen: Seen, mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """A grid mask on the cells of an image of another size but the same extent."""
-    transform = seen.transform
-    y = (np.arange(shape[0]) + 0.5) / shape[0] * transform.source_height
-    x = (np.arange(shape[1]) + 0.5) / shape[1] * transform.source_width
-    rows = (y * transform.scale_y + transform.offset_y) / transform.size * mask.shape[0]
-    columns = (x * transform.scale_x + transform.offset_x) / transform.size * mask.shape[1]
-    return np.asarray(
-        mask[
-            np.ix_(
-                rows.astype(int).clip(0, mask.shape[0] - 1),
-                columns.astype(int).clip(0, mask.shape[1] - 1),
-            )
-        ]
-    )
+def _parts(checkpoint: Checkpoint, film: Film, seen: Seen) -> PartDice:
+    truth = _mask(film)
+    return part_dice(checkpoint, seen, {"right": truth == 1, "left": truth == 2})
+
+
+def _mask(film: Film) -> np.ndarray:
+    assert film.lung_mask is not None
+    with Image.open(film.lung_mask) as picture:
+        return np.asarray(picture)
 
 
 def _mask_box(mask: np.ndarray) -> Fractions:

@@ -31,8 +31,8 @@ CHEST_FILMS = GateConfig()
 def header_reasons(image: ImageInput, gate: GateConfig = CHEST_FILMS) -> list[Reason]:
     """Why this image gets no draft, as far as header and pixels tell; empty if nothing says so.
 
-    Codes: wrong_modality, wrong_body_part, wrong_view, wrong_orientation, for_processing,
-    burned_in_text, screenshot, colour_screenshot, too_small, blank.
+    Codes: wrong_modality, wrong_body_part, wrong_view, wrong_orientation, wrong_age,
+    for_processing, burned_in_text, screenshot, colour_screenshot, too_small, blank.
     """
     reasons = _label_reasons(image, gate)
     reasons += _size_reasons(image.width, image.height, gate)
@@ -121,6 +121,12 @@ def _label_reasons(item: ImageInput | Instance, gate: GateConfig) -> list[Reason
             "PatientOrientation is not L, F: the film is a side view, mirrored or turned, and left "
             "and right would be taken for each other.",
         )
+    if item.age_years is not None and item.age_years < gate.min_age_years:
+        message = (
+            f"The patient is younger than {gate.min_age_years:g} years; this model learned from "
+            "older ones."
+        )
+        refuse("wrong_age", message)
     if (item.presentation_intent or "").upper() == "FOR PROCESSING":
         message = "These are the detector's raw data (FOR PROCESSING), not an image to read."
         refuse("for_processing", message)

@@ -31,6 +31,7 @@ class ImageInput:
         spacing: (row, column) in mm, the distance between neighbouring rows and columns.
         frame: counts from 0.
         coloured: share of the pixels that are not grey, 0..1.
+        age_years: of the patient, at the examination.
     """
 
     pixels: NDArray[np.float32] = field(repr=False)
@@ -49,6 +50,7 @@ class ImageInput:
     conversion_type: str | None = None
     coloured: float = 0.0
     spacing: tuple[float, float] | None = None
+    age_years: float | None = field(default=None, repr=False)
 
     @property
     def width(self) -> int:
@@ -133,6 +135,7 @@ def _image(
         conversion_type=instance.conversion_type,
         coloured=coloured,
         spacing=instance.pixel_spacing_mm,
+        age_years=instance.age_years,
     )
 
 

@@ -1,4 +1,4 @@
-"""What `medvlm release` adds to trained weights: donors, the scorer of opacity boxes, references.
+"""What `medvlm release` adds to trained weights: donors, scorer of boxes, references, phrases.
 
 All are readings of these very weights, so they lie in one file whose sha256 is in the
 configuration, and a checkpoint that is written anew has none until it is released.
@@ -20,10 +20,11 @@ from medvlm.findings import FINDINGS
 from medvlm.model.box_scorer import BoxScorer, pairs
 from medvlm.model.donors import Donors
 from medvlm.model.encoder import Features
+from medvlm.model.phrase_head import PhraseHead, phrase_head_of
 from medvlm.model.references import STEPS, References
 
 FILE = "extras.safetensors"
-_DONORS, _BOXES, _REFERENCES = "donors.", "boxes.", "references."
+_DONORS, _BOXES, _REFERENCES, _PHRASES = "donors.", "boxes.", "references.", "phrases."
 _SCORER = tuple(field.name for field in fields(BoxScorer))
 _QUANTILES = tuple(field.name for field in fields(References))
 
@@ -35,10 +36,11 @@ class Extras:
     donors: Donors | None = None
     boxes: BoxScorer | None = None
     references: References | None = None
+    phrases: PhraseHead | None = None
 
     @property
     def empty(self) -> bool:
-        return self.donors is None and self.boxes is None and self.references is None
+        return all(getattr(self, field.name) is None for field in fields(self))
 
 
 NO_EXTRAS = Extras()
@@ -61,6 +63,9 @@ def save_extras(extras: Extras, path: Path) -> None:
             tensors[_REFERENCES + name] = torch.from_numpy(
                 getattr(extras.references, name)
             ).contiguous()
+    if extras.phrases is not None:
+        own_state = extras.phrases.state_dict()
+        tensors |= {_PHRASES + n: t.float().cpu().contiguous() for n, t in own_state.items()}
     save_file(tensors, path)
 
 
@@ -73,16 +78,17 @@ def load_extras(path: Path, maps: tuple[str, ...]) -> Extras:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError("cannot be read", file=str(path), remedy=_ANEW) from error
-    donors, boxes, references = (
-        _under(tensors, prefix) for prefix in (_DONORS, _BOXES, _REFERENCES)
+    donors, boxes, references, phrases = (
+        _under(tensors, prefix) for prefix in (_DONORS, _BOXES, _REFERENCES, _PHRASES)
     )
     try:
-        if len(donors) + len(boxes) + len(references) != len(tensors):
+        if sum(map(len, (donors, boxes, references, phrases))) != len(tensors):
             raise ValueError("unknown tensors")
         return Extras(
             _donors(donors, maps) if donors else None,
             _scorer(boxes) if boxes else None,
             _references(references) if references else None,
+            phrase_head_of(phrases) if phrases else None,
         )
     except (KeyError, ValueError) as error:
         raise CheckpointError("does not fit the model", file=str(path), remedy=_ANEW) from error

@@ -120,6 +120,17 @@ class LanguageModel(nn.Module):
         out: Tensor = embedding(torch.tensor(list(ids), device=self.device, dtype=torch.long))
         return out
 
+    @torch.no_grad()
+    def phrases(self, texts: Sequence[str]) -> Tensor:
+        """[P, D]: what the model makes of bare words, the mean of their last hidden states."""
+        ids = [self.tokenize(text) for text in texts]
+        embeddings = nn.utils.rnn.pad_sequence([self.embed(own) for own in ids], batch_first=True)
+        positions, mask = stack([lay_out(len(own), ()) for own in ids], embeddings.dtype)
+        hidden = self._hidden(embeddings, positions.to(self.device), mask.to(self.device))
+        return torch.stack(
+            [row[: len(own)].mean(dim=0) for row, own in zip(hidden, ids, strict=True)]
+        )
+
     def adapter_parameters(self) -> dict[str, nn.Parameter]:
         """The LoRA parameters by PEFT's names: all of this model that is trained and saved."""
         return adapter_parameters(self.base)

@@ -1,0 +1,46 @@
+"""Places that words name: a heat map, and regions, of a phrase on a film."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from medvlm.draft.ground import regions
+from medvlm.draft.known import Reply
+from medvlm.draft.locate import map_boxes
+from medvlm.draft.look import Seen
+from medvlm.model.checkpoint import Checkpoint
+
+FROM = 0.5
+NOT_FOUND = "It was not found in this image."
+
+
+@torch.no_grad()
+def phrase_maps(
+    checkpoint: Checkpoint, seen: Seen, phrases: Sequence[str]
+) -> NDArray[np.floating] | None:
+    """Probabilities [P, H, W] of the grid's cells; None if the checkpoint was taught no phrases."""
+    head, model = checkpoint.extras.phrases, checkpoint.model
+    if head is None:
+        return None
+    grid, _ = seen.image.grid(model.config.encoder.size)
+    features = model.vision.encoder(torch.from_numpy(grid)[None, None])
+    lungs = torch.from_numpy(seen.dense[None, :2])
+    maps: NDArray[np.floating] = (
+        head(features, lungs, model.language.phrases(phrases))[0].sigmoid().numpy()
+    )
+    return maps
+
+
+def part_reply(checkpoint: Checkpoint, seen: Seen, phrase: str) -> Reply | None:
+    """Where a part of the lungs is; None if the checkpoint was not taught phrases."""
+    maps = phrase_maps(checkpoint, seen, [phrase])
+    if maps is None:
+        return None
+    found = map_boxes(maps[0], FROM, seen.transform.size)
+    if not found:
+        return Reply(NOT_FOUND)
+    return Reply("It is marked.", None, regions(seen, [item.box for item in found]))

@@ -1,0 +1,145 @@
+"""Teaches phrases their places: parts of lungs from their masks, opacities from boxes.
+
+Encoder and language model are frozen; what learns is the small head between them, in minutes. Films
+without lung masks lend the lungs that the dense head sees, so that adults take part.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from medvlm.draft.anatomy import WORDINGS, Mask, Part, Side, part_masks, wordings
+from medvlm.draft.locate import DENSE_OPACITY, LungSide, lung_masks
+from medvlm.model.encoder import Features
+from medvlm.model.language import LanguageModel
+from medvlm.model.phrase_head import PhraseHead
+from medvlm.model.vision import VisionModel
+from medvlm.train.films import FilmStore
+from medvlm.train.progress import track
+
+STEPS, BATCH = 400, 12
+RATE, DECAY = 3e-3, 1e-3
+SEED = 0
+SIDES: tuple[Side, ...] = ("right", "left", "both")
+LUNG_FROM = 0.5
+# What radiologists' boxes of opacities are called; each also within a part of the lungs.
+OPACITIES = ("lung opacity", "opacity", "pneumonia", "consolidation", "infiltrate")
+
+
+class Target(NamedTuple):
+    """One film and phrase: the phrase's words, and where it lies [H, W]."""
+
+    words: str
+    mask: Mask
+
+
+def fit_phrase_head(
+    vision: VisionModel, language: LanguageModel, store: FilmStore, size: int
+) -> PhraseHead | None:
+    """The head, taught on training films of `store`; None if none has a lung mask."""
+    rows = [i for i in np.flatnonzero(store.sides == "training").tolist() if _useful(store, i)]
+    if not any(store.dense_known[i, 0] for i in rows):
+        return None
+    torch.manual_seed(SEED)
+    head = PhraseHead(vision.encoder.channels, language.width)
+    known = _embedded(language)
+    optimiser = torch.optim.AdamW(head.parameters(), lr=RATE, weight_decay=DECAY)
+    random = np.random.default_rng(SEED)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=STEPS)
+    for step in track(range(STEPS), "phrases"):
+        own = random.choice(rows, BATCH, replace=len(rows) < BATCH)
+        generators = [torch.Generator().manual_seed(SEED + step * BATCH + i) for i in range(BATCH)]
+        batch = store.batch(own, size, generators)
+        with torch.no_grad():
+            look = vision(batch.images)
+        seen = look.dense.sigmoid()
+        loss = torch.zeros(())
+        for i in range(BATCH):
+            lungs = _lungs(batch.dense[i], batch.dense_known[i], seen[i])
+            targets = film_targets(lungs, _opacity(batch.dense[i], batch.dense_known[i]), random)
+            if targets:
+                queries = torch.stack([known[target.words] for target in targets])
+                features = Features(*(maps[i : i + 1] for maps in look.features))
+                logits = head(features, seen[i : i + 1, :2], queries)[0]
+                loss = loss + _loss(logits, torch.from_numpy(np.stack([t.mask for t in targets])))
+        optimiser.zero_grad()
+        (loss / BATCH).backward()
+        optimiser.step()
+        schedule.step()
+    return head.eval().requires_grad_(False)
+
+
+def film_targets(
+    lungs: dict[LungSide, Mask], opacity: Mask | None, random: np.random.Generator
+) -> list[Target]:
+    """One wording, drawn at random, of each part of the lungs; and of opacities, where they were
+    looked for: anywhere, and in a part of the lungs."""
+    parts = part_masks(lungs)
+    targets = [Target(str(random.choice(wordings(part))), mask) for part, mask in parts.items()]
+    if opacity is not None:
+        targets.append(Target(str(random.choice(OPACITIES)), opacity))
+        for part, mask in parts.items():
+            if part.name in _OPAQUE_PARTS and part.side != "both":
+                targets.append(Target(opacity_in(part), opacity & _column(mask)))
+    return targets
+
+
+def opacity_in(part: Part) -> str:
+    """How an opacity in a part of the lungs is called."""
+    return f"opacity in the {part.side} {part.name}"
+
+
+_OPAQUE_PARTS = ("lung", "upper zone", "mid zone", "lower zone")
+
+
+def _embedded(language: LanguageModel) -> dict[str, Tensor]:
+    """Every wording that may be drawn, and its reading."""
+    texts = [text for name in WORDINGS for side in SIDES for text in wordings(Part(side, name))]
+    texts += OPACITIES
+    texts += [opacity_in(Part(side, name)) for side in SIDES for name in _OPAQUE_PARTS]
+    texts = list(dict.fromkeys(texts))
+    return dict(zip(texts, language.phrases(texts), strict=True))
+
+
+def _useful(store: FilmStore, row: int) -> bool:
+    known = store.dense_known[row]
+    return bool(known[0]) or bool(known[DENSE_OPACITY]) or store.kinds[row] == "nih_cxr"
+
+
+def _lungs(dense: Tensor, known: Tensor, seen: Tensor) -> dict[LungSide, Mask]:
+    """The true lungs, else those that the dense head sees."""
+    if known[0]:
+        masks: dict[LungSide, Mask] = {
+            "right": (dense[0] > LUNG_FROM).numpy(),
+            "left": (dense[1] > LUNG_FROM).numpy(),
+        }
+    else:
+        masks = lung_masks(seen.numpy())
+    return {side: mask for side, mask in masks.items() if mask.any()}
+
+
+def _opacity(dense: Tensor, known: Tensor) -> Mask | None:
+    if not known[DENSE_OPACITY]:
+        return None
+    return np.asarray((dense[DENSE_OPACITY] > LUNG_FROM).numpy())
+
+
+def _column(mask: Mask) -> Mask:
+    """The box around a part: an opacity at its edge is in it too."""
+    rows, columns = mask.any(axis=1, keepdims=True), mask.any(axis=0, keepdims=True)
+    return np.asarray(rows & columns)
+
+
+def _loss(logits: Tensor, masks: Tensor) -> Tensor:
+    """Cross-entropy and Dice [P, H, W], so that small parts count like large ones."""
+    truth = masks.float()
+    cross = F.binary_cross_entropy_with_logits(logits, truth)
+    said = logits.sigmoid()
+    overlap = 2 * (said * truth).sum(dim=(1, 2)) + 1
+    dice = 1 - overlap / ((said + truth).sum(dim=(1, 2)) + 1)
+    return cross + dice[masks.flatten(1).any(dim=1)].sum() / len(masks)

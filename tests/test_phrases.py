@@ -1,0 +1,198 @@
+"""Places that words name: parts of the lungs, and the head that finds them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from medvlm.draft.anatomy import PARTS, Part, asked_part, part_masks, wordings
+from medvlm.draft.answer import reply
+from medvlm.draft.look import Seen, look_at
+from medvlm.draft.phrases import NOT_FOUND, phrase_maps
+from medvlm.errors import CheckpointError
+from medvlm.image.load import ImageInput
+from medvlm.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from medvlm.model.extras import FILE, Extras, load_extras, save_extras
+from medvlm.model.phrase_head import PhraseHead, lung_places
+from medvlm.train.phrase_head import film_targets, opacity_in
+from tests.test_draft import with_points
+
+ROWS = slice(4, 34)
+
+
+def lungs() -> dict:
+    masks = {side: np.zeros((40, 40), bool) for side in ("right", "left")}
+    masks["right"][ROWS, 4:16] = True
+    masks["left"][ROWS, 22:37] = True
+    return masks
+
+
+@pytest.fixture
+def checkpoint(tiny: Path) -> Checkpoint:
+    loaded = load_checkpoint()
+    torch.manual_seed(0)
+    head = PhraseHead(loaded.model.vision.encoder.channels, loaded.model.language.width)
+    loaded = replace(loaded, extras=Extras(phrases=head.eval().requires_grad_(False)))
+    return with_points(loaded, frontal_chest=0.0)
+
+
+@pytest.fixture
+def seen(checkpoint: Checkpoint) -> Seen:
+    pixels = np.random.default_rng(0).random((300, 300)).astype(np.float32)
+    return next(look_at(checkpoint, [ImageInput(pixels, "film", "0" * 64, False)]))
+
+
+# ---- parts ----
+
+
+def test_zones_are_thirds_and_the_rest_lies_where_it_is_called() -> None:
+    parts = part_masks(lungs())
+    zones = [parts[Part("left", f"{name} zone")] for name in ("upper", "mid", "lower")]
+    assert [zone.sum() for zone in zones] == [150, 150, 150]
+    assert (sum(zones) == parts[Part("left", "lung")]).all()
+    assert parts[Part("both", "lung")].sum() == 30 * 12 + 30 * 15
+    angle = parts[Part("left", "costophrenic angle")]
+    rows, columns = np.nonzero(angle)
+    assert rows.min() >= 26
+    assert columns.min() >= 32  # the outer side of the patient's left lung
+    rows, columns = np.nonzero(parts[Part("right", "costophrenic angle")])
+    assert columns.max() <= 8
+    rows, columns = np.nonzero(parts[Part("right", "perihilar region")])
+    assert columns.min() >= 12
+    assert set(parts) == {Part(s, n) for s in ("right", "left", "both") for n in PARTS}  # type: ignore[arg-type]
+
+
+def test_one_lung_has_no_parts_of_both() -> None:
+    parts = part_masks({"right": lungs()["right"], "left": np.zeros((40, 40), bool)})
+    assert {part.side for part in parts} == {"right"}
+
+
+def test_no_wording_means_two_parts_and_the_unseen_are_unseen() -> None:
+    owner: dict[str, Part] = {}
+    for name in PARTS:
+        for side in ("right", "left", "both"):
+            part = Part(side, name)  # type: ignore[arg-type]
+            for text in {*wordings(part), *wordings(part, unseen=True)}:
+                assert owner.setdefault(text, part) == part
+            assert not {*wordings(part)} & {*wordings(part, unseen=True)}
+
+
+@pytest.mark.parametrize(
+    ("question", "phrase"),
+    [
+        ("Where is the left lower zone?", "the left lower zone"),
+        ("Show me the right apex.", "the right apex"),
+        ("Where are the costophrenic angles?", "the costophrenic angles"),
+        ("Where is the left lung?", None),  # the lungs' own question
+        ("Where is the heart?", None),
+        ("Where is the lesion in the left lower zone?", None),
+        ("Is the left apex clear?", None),
+    ],
+)
+def test_a_part_is_asked_for(question: str, phrase: str | None) -> None:
+    assert asked_part(question) == phrase
+
+
+# ---- the head ----
+
+
+def test_places_say_where_in_a_lung_a_cell_is() -> None:
+    maps = torch.from_numpy(np.stack([lungs()["right"], lungs()["left"]])).float()[None]
+    places = lung_places(maps)[0]
+    above = places[2]
+    assert above[3, 0] == pytest.approx(0, abs=1e-3)
+    assert above[18, 0] == pytest.approx(0.5, abs=0.02)
+    assert above[39, 0] == pytest.approx(1, abs=1e-3)
+    # The same film, further down: the same places.
+    moved = lung_places(maps.roll(3, dims=2))[0]
+    assert torch.allclose(moved[2:4, 3:], places[2:4, :-3], atol=1e-3)
+    assert lung_places(torch.zeros(1, 2, 8, 8)).isfinite().all()
+
+
+def test_the_head_learns_what_words_mean() -> None:
+    """Two phrases on one film, told apart after some steps."""
+    torch.manual_seed(0)
+    head = PhraseHead((4, 6, 8), 16)
+    maps = torch.from_numpy(np.stack([lungs()["right"], lungs()["left"]])).float()[None]
+    from medvlm.model.encoder import Features
+
+    features = Features(*(torch.randn(1, c, n, n) for c, n in ((4, 40), (6, 20), (8, 10))))
+    phrases = torch.randn(2, 16)
+    parts = part_masks(lungs())
+    truth = torch.from_numpy(
+        np.stack([parts[Part("left", "lower zone")], parts[Part("right", "apex")]])
+    ).float()[None]
+    optimiser = torch.optim.Adam(head.parameters(), lr=1e-2)
+    for _ in range(80):
+        logits = head(features, maps, phrases)
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, truth)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    said = head(features, maps, phrases) > 0
+    overlap = (said & truth.bool()).sum() / (said | truth.bool()).sum()
+    assert overlap > 0.8
+
+
+def test_targets_are_parts_and_opacities_in_them() -> None:
+    opacity = np.zeros((40, 40), bool)
+    opacity[28:32, 6:12] = True
+    targets = {t.words: t.mask for t in film_targets(lungs(), opacity, np.random.default_rng(0))}
+    assert (targets[opacity_in(Part("right", "lower zone"))] == opacity).all()
+    assert not targets[opacity_in(Part("left", "lung"))].any()
+    unread = film_targets(lungs(), None, np.random.default_rng(0))
+    assert len(unread) == 3 * len(PARTS)
+
+
+# ---- in the product ----
+
+
+def test_a_part_is_answered_with_its_region(checkpoint: Checkpoint, seen: Seen) -> None:
+    maps = phrase_maps(checkpoint, seen, ["left lower zone", "right apex"])
+    assert maps is not None
+    assert maps.shape == (2, *seen.dense.shape[1:])
+    with torch.no_grad():
+        checkpoint.extras.phrases.bias.bias += 50  # type: ignore[union-attr]
+    said = reply(checkpoint, seen, "Where is the left lower zone?")
+    (region,) = said.regions
+    assert (region.width, region.height) == (300, 300)
+    with torch.no_grad():
+        checkpoint.extras.phrases.bias.bias -= 100  # type: ignore[union-attr]
+    assert reply(checkpoint, seen, "Where is the left lower zone?").text == NOT_FOUND
+
+
+def test_a_checkpoint_without_phrases_asks_the_language_model(
+    checkpoint: Checkpoint, seen: Seen
+) -> None:
+    plain = replace(checkpoint, extras=Extras())
+    assert phrase_maps(plain, seen, ["x"]) is None
+    assert reply(plain, seen, "Where is the left lower zone?").regions == []
+
+
+def test_phrases_are_read_as_alone_in_any_company(checkpoint: Checkpoint) -> None:
+    language = checkpoint.model.language
+    together = language.phrases(["left apex", "the base of the right lung"])
+    alone = language.phrases(["left apex"])
+    assert torch.allclose(together[0], alone[0], atol=1e-5)
+    assert not torch.allclose(together[0], together[1], atol=1e-2)
+
+
+def test_the_head_travels_in_the_checkpoint(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    folder = tmp_path / "with"
+    save_checkpoint(checkpoint.model, checkpoint.config, folder, checkpoint.extras)
+    found = load_checkpoint(str(folder)).extras.phrases
+    given = checkpoint.extras.phrases
+    assert found is not None
+    assert given is not None
+    assert all(
+        torch.equal(a, b) for a, b in zip(given.parameters(), found.parameters(), strict=True)
+    )
+    broken = PhraseHead((4, 6, 8), 16)
+    del broken.query
+    save_extras(Extras(phrases=broken), tmp_path / FILE)
+    with pytest.raises(CheckpointError, match="does not fit"):
+        load_extras(tmp_path / FILE, ())
