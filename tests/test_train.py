@@ -15,6 +15,7 @@ from medvlm.config import PretrainConfig, StageConfig, TrainConfig
 from medvlm.data.cache import cached_pixels
 from medvlm.data.sets import in_validation, load_set
 from medvlm.errors import CheckpointError, ConfigError, DataCardError, DataSetError
+from medvlm.evaluate.run import evaluate_folder
 from medvlm.model.checkpoint import load_checkpoint
 from medvlm.model.vision import VisionModel
 from medvlm.train.align import align
@@ -37,12 +38,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_from_pictures_to_a_released_checkpoint(
-    data: Path, tmp_path: Path, tiny_language: Path
+    data: Path, tmp_path: Path, tiny_language: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("medvlm.train.phrase_head.STEPS", 3)
     pretrain(pretrain_config(data, tmp_path))
     folder = align(train_config(data, tmp_path, tiny_language), "tiny", "0.1")
-    out = release(folder, data, tmp_path / "released")
+    out = release(folder, data, tmp_path / "released", cache=tmp_path / "cache")
     loaded = load_checkpoint(str(out))
+    assert loaded.extras.references is not None
+    assert loaded.extras.phrases is not None
+    anatomy = evaluate_folder(loaded, data / "kermany_cxr", ("anatomy",), False, 8)["anatomy"]
+    assert 0 <= anatomy["phrases"]["mean_dice_untaught_words"] <= 1
     assert loaded.config.name == "tiny"
     assert set(loaded.config.calibration.intercepts) == set(loaded.config.findings)
     log = [json.loads(line) for line in (tmp_path / "train" / "log.jsonl").read_text().splitlines()]

@@ -35,9 +35,12 @@ from medvlm.model.checkpoint import (
     save_checkpoint,
 )
 from medvlm.model.extras import Extras
+from medvlm.model.phrase_head import PhraseHead
 from medvlm.model.references import References
 from medvlm.train.donors import choose_donors
+from medvlm.train.films import FilmStore
 from medvlm.train.opacity_boxes import Marked, fit_box_scorer, true_boxes
+from medvlm.train.phrase_head import fit_phrase_head
 
 # "Is seen" is said of what is more likely than not; an F1-optimal cut-off would say it at 0.2.
 PRESENT_FROM = 0.5
@@ -46,8 +49,18 @@ RIDGE = 0.25
 OPACITY_CUTS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 
 
-def release(checkpoint: Path, data: Path, out: Path, llm_path: Path | None = None) -> Path:
-    """Fits the figures on NIH's validation patients and writes the checkpoint with them."""
+def release(
+    checkpoint: Path,
+    data: Path,
+    out: Path,
+    llm_path: Path | None = None,
+    cache: Path = Path("runs/cache"),
+) -> Path:
+    """Fits the figures on NIH's validation patients and writes the checkpoint with them.
+
+    `data`: the folder of `nih_cxr`, and of `kermany_cxr`, whose lung masks teach phrases, if it is
+    there. `cache`: for the films' pixels.
+    """
     loaded = load_checkpoint(str(checkpoint), llm_path)
     nih = load_set(data / "nih_cxr").films
     films = [film for film in nih if film.validation]
@@ -82,11 +95,23 @@ def release(checkpoint: Path, data: Path, out: Path, llm_path: Path | None = Non
         choose_donors(loaded, learned),
         fit_box_scorer(_marked(loaded, learned)),
         References.of(truth, probabilities),
+        _phrases(loaded, data, cache),
     )
     save_checkpoint(loaded.model, config, out, extras)
     if (card := checkpoint / CARD).is_file() and checkpoint.resolve() != out.resolve():
         (out / CARD).write_bytes(card.read_bytes())
     return out
+
+
+def _phrases(checkpoint: Checkpoint, data: Path, cache: Path) -> PhraseHead | None:
+    """Taught on the films with lung masks, and on as many as there are without."""
+    if not (data / "kermany_cxr" / "labels.csv").is_file():
+        return None
+    masked = load_set(data / "kermany_cxr")
+    films = tuple(film for film in masked.films if film.lung_mask is not None)
+    store = FilmStore.build([load_set(data / "nih_cxr"), replace(masked, films=films)], cache)
+    model = checkpoint.model
+    return fit_phrase_head(model.vision, model.language, store, model.config.encoder.size)
 
 
 def fit_calibration(truth: np.ndarray, logits: np.ndarray) -> Calibration:
