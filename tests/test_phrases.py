@@ -181,6 +181,23 @@ def test_phrases_are_read_as_alone_in_any_company(checkpoint: Checkpoint) -> Non
     assert not torch.allclose(together[0], together[1], atol=1e-2)
 
 
+def test_phrases_do_not_depend_on_lora(checkpoint: Checkpoint) -> None:
+    language = checkpoint.model.language
+    before = language.phrases(["left apex"])
+    parameters = list(language.adapter_parameters().values())
+    parameters[0].requires_grad_(True)
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter += torch.randn_like(parameter)
+    ids = language.embed(language.tokenize("left apex"))[None]
+    place = torch.arange(ids.shape[1])[None]
+    assert torch.equal(language.phrases(["left apex"]), before)
+    assert [p.requires_grad for p in parameters] == [True] + [False] * (len(parameters) - 1)
+    mask = torch.zeros(1, 1, ids.shape[1], ids.shape[1])
+    with_lora = language._hidden(ids, place, mask).mean(dim=1)
+    assert not torch.allclose(with_lora, before, atol=1e-2)
+
+
 def test_the_head_travels_in_the_checkpoint(checkpoint: Checkpoint, tmp_path: Path) -> None:
     folder = tmp_path / "with"
     save_checkpoint(checkpoint.model, checkpoint.config, folder, checkpoint.extras)

@@ -19,7 +19,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from medvlm.config import LanguageConfig
 from medvlm.image.polygon import Polygon
-from medvlm.model.adapter import adapter_parameters, add_lora
+from medvlm.model.adapter import adapter_parameters, add_lora, without_lora
 from medvlm.model.causal import attention_of, load_base, logit_rule
 from medvlm.model.chat import prompt_parts, telling_tokens
 from medvlm.model.tree import lay_out, stack
@@ -122,11 +122,15 @@ class LanguageModel(nn.Module):
 
     @torch.no_grad()
     def phrases(self, texts: Sequence[str]) -> Tensor:
-        """[P, D]: what the model makes of bare words, the mean of their last hidden states."""
+        """[P, D]: what the model makes of bare words, the mean of their last hidden states.
+
+        Without LoRA: what is learned of them here outlives another alignment.
+        """
         ids = [self.tokenize(text) for text in texts]
         embeddings = nn.utils.rnn.pad_sequence([self.embed(own) for own in ids], batch_first=True)
         positions, mask = stack([lay_out(len(own), ()) for own in ids], embeddings.dtype)
-        hidden = self._hidden(embeddings, positions.to(self.device), mask.to(self.device))
+        with without_lora(self.base):
+            hidden = self._hidden(embeddings, positions.to(self.device), mask.to(self.device))
         return torch.stack(
             [row[: len(own)].mean(dim=0) for row, own in zip(hidden, ids, strict=True)]
         )
