@@ -43,7 +43,7 @@ from medvlm.model.checkpoint import (
 )
 from medvlm.model.digests import sha256_of
 from medvlm.model.extras import FILE as EXTRAS
-from medvlm.model.extras import save_extras
+from medvlm.model.extras import NO_EXTRAS, save_extras
 from medvlm.model.references import References
 from medvlm.train.donors import donors_if_any
 from medvlm.train.finetune.assess import assess, films_to_score, site_data
@@ -225,7 +225,9 @@ class _Run:
         # Public films where there are some: the site's patients need not travel in a checkpoint.
         public = [film for data in self.retention for film in data.films if not film.validation]
         donors = donors_if_any(base, public) or donors_if_any(base, own.training)
-        extras = replace(base.extras, donors=donors, references=None)
+        # What reads an encoder's maps does not fit them once they have moved.
+        kept = NO_EXTRAS if self.config.encoder_stages else base.extras
+        extras = replace(kept, donors=donors, references=None)
         save_checkpoint(base.model, self._candidate_config(), tuned, extras)
         write_whole(note, json.dumps(blends))
         return blends, count
