@@ -86,6 +86,8 @@ def _look(checkpoint: Checkpoint, images: Sequence[ImageInput]) -> list[Seen]:
     findings = model.findings(look, sight)
     probabilities = (findings * config.calibration.slope + intercepts).sigmoid().numpy()
     attributes = look.attributes.sigmoid().numpy()
+    known = checkpoint.extras.familiarity
+    distances = known.distances(look.features) if known is not None else [0.0] * len(images)
     maps, dense = look.maps.numpy(), look.dense.sigmoid().numpy()
     seen = []
     for i, image in enumerate(images):
@@ -99,7 +101,7 @@ def _look(checkpoint: Checkpoint, images: Sequence[ImageInput]) -> list[Seen]:
                 score_maps=maps[i],
                 dense=dense[i],
                 sight=sight.row(i),
-                check=_check(image, own["frontal_chest"], checkpoint),
+                check=_check(image, own["frontal_chest"], distances[i], checkpoint),
                 tiles=_tiles(checkpoint, image),
             )
         )
@@ -123,8 +125,11 @@ def file_mark(sha256: str) -> str:
     return f"sha256 {sha256[:12]}"
 
 
-def _check(image: ImageInput, frontal_chest: float, checkpoint: Checkpoint) -> ImageCheck:
-    """The gate: what the header says, and whether the model takes it for what it was trained on."""
+def _check(
+    image: ImageInput, frontal_chest: float, distance: float, checkpoint: Checkpoint
+) -> ImageCheck:
+    """The gate: what the header says, whether the model takes it for what it was trained on, and
+    how far its features lie from those."""
     reasons = header_reasons(image, checkpoint.config.gate)
     if frontal_chest < checkpoint.config.operating_points.frontal_chest:
         message = (
@@ -132,6 +137,12 @@ def _check(image: ImageInput, frontal_chest: float, checkpoint: Checkpoint) -> I
             f"(probability {frontal_chest:.2f})."
         )
         reasons.append(Reason(code="not_frontal_chest", message=message))
+    if distance > 1:
+        message = (
+            "The image is unlike the films that this model learned from "
+            f"(distance {distance:.2f}, at most 1)."
+        )
+        reasons.append(Reason(code="unfamiliar", message=message))
     return ImageCheck(
         file=file_mark(image.sha256),
         sop_instance_uid=image.sop_instance_uid,

@@ -1,7 +1,8 @@
-"""What `medvlm release` adds to trained weights: donors, scorer of boxes, references, phrases.
+"""What `medvlm release` adds to trained weights, without changing them.
 
-All are readings of these very weights, so they lie in one file whose sha256 is in the
-configuration, and a checkpoint that is written anew has none until it is released.
+Donors, the scorer of opacity boxes, references, phrases, what is familiar: all are readings of
+these very weights, so they lie in one file whose sha256 is in the configuration, and a checkpoint
+that is written anew has none until it is released.
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ from medvlm.findings import FINDINGS
 from medvlm.model.box_scorer import BoxScorer, pairs
 from medvlm.model.donors import Donors
 from medvlm.model.encoder import Features
+from medvlm.model.familiarity import Familiarity
 from medvlm.model.phrase_head import PhraseHead, phrase_head_of
 from medvlm.model.references import STEPS, References
 
 FILE = "extras.safetensors"
 _DONORS, _BOXES, _REFERENCES, _PHRASES = "donors.", "boxes.", "references.", "phrases."
+_FAMILIAR = "familiarity."
 _SCORER = tuple(field.name for field in fields(BoxScorer))
+_DISTANCE = tuple(field.name for field in fields(Familiarity))
 _QUANTILES = tuple(field.name for field in fields(References))
 
 
@@ -37,6 +41,7 @@ class Extras:
     boxes: BoxScorer | None = None
     references: References | None = None
     phrases: PhraseHead | None = None
+    familiarity: Familiarity | None = None
 
     @property
     def empty(self) -> bool:
@@ -66,6 +71,10 @@ def save_extras(extras: Extras, path: Path) -> None:
     if extras.phrases is not None:
         own_state = extras.phrases.state_dict()
         tensors |= {_PHRASES + n: t.float().cpu().contiguous() for n, t in own_state.items()}
+    if extras.familiarity is not None:
+        for name in _DISTANCE:
+            own_part = np.ascontiguousarray(getattr(extras.familiarity, name))
+            tensors[_FAMILIAR + name] = torch.from_numpy(own_part)
     save_file(tensors, path)
 
 
@@ -78,17 +87,18 @@ def load_extras(path: Path, maps: tuple[str, ...]) -> Extras:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError("cannot be read", file=str(path), remedy=_ANEW) from error
-    donors, boxes, references, phrases = (
-        _under(tensors, prefix) for prefix in (_DONORS, _BOXES, _REFERENCES, _PHRASES)
+    donors, boxes, references, phrases, familiar = (
+        _under(tensors, prefix) for prefix in (_DONORS, _BOXES, _REFERENCES, _PHRASES, _FAMILIAR)
     )
     try:
-        if sum(map(len, (donors, boxes, references, phrases))) != len(tensors):
+        if sum(map(len, (donors, boxes, references, phrases, familiar))) != len(tensors):
             raise ValueError("unknown tensors")
         return Extras(
             _donors(donors, maps) if donors else None,
             _scorer(boxes) if boxes else None,
             _references(references) if references else None,
             phrase_head_of(phrases) if phrases else None,
+            _familiarity(familiar) if familiar else None,
         )
     except (KeyError, ValueError) as error:
         raise CheckpointError("does not fit the model", file=str(path), remedy=_ANEW) from error
@@ -127,6 +137,16 @@ def _scorer(tensors: dict[str, Tensor]) -> BoxScorer:
     if tensors or any(own[name].shape != shape for name, shape in shapes.items()):
         raise ValueError("other shapes")
     return BoxScorer(**own)
+
+
+def _familiarity(tensors: dict[str, Tensor]) -> Familiarity:
+    own = {name: tensors.pop(name).numpy() for name in _DISTANCE}
+    axes, count = own["axes"].shape
+    shapes = {"mean": (count,), "scale": (count,), "axes": (axes, count), "variance": (axes,)}
+    shapes |= {"beside": (1,), "limit": (1,)}
+    if tensors or any(own[name].shape != shape for name, shape in shapes.items()):
+        raise ValueError("other shapes")
+    return Familiarity(**own)
 
 
 def _references(tensors: dict[str, Tensor]) -> References:

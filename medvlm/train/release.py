@@ -8,7 +8,7 @@ size) is therefore measured on the patients that they were fitted on; AUROCs are
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,6 +38,7 @@ from medvlm.model.extras import Extras
 from medvlm.model.phrase_head import PhraseHead
 from medvlm.model.references import References
 from medvlm.train.donors import choose_donors
+from medvlm.train.familiarity import familiarity_of
 from medvlm.train.films import FilmStore
 from medvlm.train.opacity_boxes import Marked, fit_box_scorer, true_boxes
 from medvlm.train.phrase_head import fit_phrase_head
@@ -96,11 +97,18 @@ def release(
         fit_box_scorer(_marked(loaded, learned)),
         References.of(truth, probabilities),
         _phrases(loaded, data, cache),
+        familiarity_of(loaded, [nih, *_others(data)]),
     )
     save_checkpoint(loaded.model, config, out, extras)
     if (card := checkpoint / CARD).is_file() and checkpoint.resolve() != out.resolve():
         (out / CARD).write_bytes(card.read_bytes())
     return out
+
+
+def _others(data: Path) -> list[Sequence[Film]]:
+    """The films of Kermany's set, if it is there."""
+    root = data / "kermany_cxr"
+    return [load_set(root).films] if (root / "labels.csv").is_file() else []
 
 
 def _phrases(checkpoint: Checkpoint, data: Path, cache: Path) -> PhraseHead | None:

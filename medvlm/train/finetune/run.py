@@ -43,12 +43,12 @@ from medvlm.model.checkpoint import (
 )
 from medvlm.model.digests import sha256_of
 from medvlm.model.extras import FILE as EXTRAS
-from medvlm.model.extras import NO_EXTRAS, save_extras
+from medvlm.model.extras import save_extras
 from medvlm.model.references import References
-from medvlm.train.donors import donors_if_any
 from medvlm.train.finetune.assess import assess, films_to_score, site_data
 from medvlm.train.finetune.card import model_card
 from medvlm.train.finetune.compare import filled, truth_of
+from medvlm.train.finetune.extras import extras_after
 from medvlm.train.finetune.journal import LOCK, Journal, Say, write_whole
 from medvlm.train.finetune.learn import learn, train_config
 from medvlm.train.finetune.material import (
@@ -222,12 +222,7 @@ class _Run:
         blends = learn(base.model, material, asker, self.config, run, self.key).blends
         tuned = self.work / "tuned"
         shutil.rmtree(tuned, ignore_errors=True)
-        # Public films where there are some: the site's patients need not travel in a checkpoint.
-        public = [film for data in self.retention for film in data.films if not film.validation]
-        donors = donors_if_any(base, public) or donors_if_any(base, own.training)
-        # What reads an encoder's maps does not fit them once they have moved.
-        kept = NO_EXTRAS if self.config.encoder_stages else base.extras
-        extras = replace(kept, donors=donors, references=None)
+        extras = extras_after(base, own, self.retention, bool(self.config.encoder_stages))
         save_checkpoint(base.model, self._candidate_config(), tuned, extras)
         write_whole(note, json.dumps(blends))
         return blends, count
