@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import streamlit as st
@@ -42,6 +43,12 @@ NOTICE = (
     "used for the care of a patient."
 )
 POLARITIES = {"present": "Present", "uncertain": "Possible", "absent": "Absent"}
+
+
+@st.cache_resource
+def turns() -> Lock:
+    """One session at a time asks the model: its adapters are switched while it reads phrases."""
+    return Lock()
 
 
 @st.cache_resource(show_spinner="Loading the model ...")
@@ -138,7 +145,7 @@ def _drafted(files: tuple[Path, Path | None], study: Study, prior: Prior | None)
     key = (*map(str, files), study.name)
     if key not in drafts:
         model = model_of_page()
-        with st.spinner("Drafting ..."):
+        with st.spinner("Drafting ..."), turns():
             drafts[key] = draft_study(model, study, prior)
     result: DraftResult = drafts[key]
     return result
@@ -210,7 +217,7 @@ def _ask(study: Study, prior: Prior | None) -> None:
         box = _region(image)
         answer = None
         if st.button("Ask", type="primary", disabled=not question.strip()):
-            with st.spinner("Looking ..."):
+            with st.spinner("Looking ..."), turns():
                 answer = answer_question(
                     model_of_page(), image, question.strip(), box, study=study, prior=prior
                 )

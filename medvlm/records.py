@@ -84,7 +84,7 @@ class Finding(_Record):
     evidence: Evidence | None = None
     regions: list[Region] = []
     change: Change | None = None
-    flags: list[Reason] = []
+    flags: Annotated[list[Reason], Field(default=[], exclude_if=lambda value: not value)]
 
     @model_validator(mode="after")
     def _absent_is_nowhere(self) -> Self:
@@ -134,18 +134,21 @@ class StudyRecord(_Record):
 
 
 class ModelRecord(_Record):
-    """Which checkpoint spoke."""
+    """Which checkpoint spoke. ``policy_sha256``: under which policy of a site, if there is one."""
 
     name: str
     version: str
     weights_sha256: str
+    policy_sha256: Annotated[
+        str | None, Field(default=None, exclude_if=lambda value: value is None)
+    ]
 
 
 class Draft(_Record):
     """A machine's draft of one study; a refused study has one too, without findings.
 
     ``stability``: the share of findings that stay as they are when the images hardly change; null
-    where it was not measured. ``policy_sha256``: of the site's policy; null without one.
+    where it was not measured.
     """
 
     schema_version: Literal["1.0"] = "1.0"
@@ -158,7 +161,6 @@ class Draft(_Record):
     withheld: list[Withheld] = []
     comparison: Comparison | None = None
     stability: Probability | None = None
-    policy_sha256: str | None = None
     timings_s: dict[str, Annotated[float, Field(ge=0)]] = {}
 
     @model_validator(mode="after")

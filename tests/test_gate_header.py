@@ -61,7 +61,6 @@ def test_a_picture_says_nothing_and_passes() -> None:
         ({"view_position": "RLD"}, "wrong_view"),
         ({"patient_orientation": ("R", "F")}, "wrong_orientation"),
         ({"patient_orientation": ("A", "F")}, "wrong_orientation"),
-        ({"age_years": 0.5}, "wrong_age"),
         ({"presentation_intent": "FOR PROCESSING"}, "for_processing"),
         ({"burned_in_annotation": "YES"}, "burned_in_text"),
         ({"conversion_type": "WSD"}, "screenshot"),
@@ -102,8 +101,11 @@ def test_a_grey_picture_saved_in_colour_passes_and_a_screenshot_does_not(tmp_pat
 
 
 def test_the_youngest_that_the_checkpoint_knows() -> None:
-    assert codes(replace(CHEST_FILM, age_years=1.0)) == []
-    assert codes(replace(CHEST_FILM, age_years=None)) == []
+    assert codes(replace(CHEST_FILM, age_years=0.1)) == []  # a gate that says nothing
+    young = GateConfig(min_age_years=1)
+    for age, expected in ((0.5, ["wrong_age"]), (365 / 365.25, []), (1.0, []), (None, [])):
+        reasons = header_reasons(replace(CHEST_FILM, age_years=age), young)
+        assert [reason.code for reason in reasons] == expected
     adults = GateConfig(min_age_years=18)
     (reason,) = header_reasons(replace(CHEST_FILM, age_years=17.0), adults)
     assert reason.message.startswith("The patient is younger than 18 years")

@@ -91,6 +91,9 @@ def test_no_wording_means_two_parts_and_the_unseen_are_unseen() -> None:
         ("Where is the heart?", None),
         ("Where is the lesion in the left lower zone?", None),
         ("Is the left apex clear?", None),
+        ("Where is the tip?", None),  # of what?
+        ("Where is the apex?", None),
+        ("Show me the base.", None),
     ],
 )
 def test_a_part_is_asked_for(question: str, phrase: str | None) -> None:
@@ -159,6 +162,7 @@ def test_a_part_is_answered_with_its_region(checkpoint: Checkpoint, seen: Seen) 
         checkpoint.extras.phrases.bias.bias += 50  # type: ignore[union-attr]
     said = reply(checkpoint, seen, "Where is the left lower zone?")
     (region,) = said.regions
+    assert reply(checkpoint, seen, "Can you show me the left lower zone?").regions == said.regions
     assert (region.width, region.height) == (300, 300)
     with torch.no_grad():
         checkpoint.extras.phrases.bias.bias -= 100  # type: ignore[union-attr]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from medvlm.cli import application
+from medvlm.cli.common import load_with_notice
 from medvlm.config.policy import NO_POLICY, POLICY, PolicyConfig, site_policy
 from medvlm.draft.compose import draft_study
 from medvlm.draft.decide import decide
@@ -24,7 +25,7 @@ from medvlm.findings import FINDINGS
 from medvlm.model.checkpoint import Checkpoint, OperatingPoints, load_checkpoint, save_checkpoint
 from medvlm.model.extras import FILE, Extras
 from medvlm.model.references import FEWEST, References
-from medvlm.records import Evidence, Finding
+from medvlm.records import Draft, Evidence, Finding
 from tests.test_comparison import study
 from tests.test_draft import with_points
 
@@ -103,52 +104,67 @@ def test_shares_are_told_to_a_hundredth(
     assert specificity - 1e-9 <= exact[1] < specificity + 0.01 + 1e-9
 
 
+def cuts(checkpoint: Checkpoint, **point: object) -> tuple[float, float]:
+    site = under_policy(checkpoint, policy(operating_points={FINDING: point}))
+    return site.config.operating_points.cuts(FINDING)
+
+
 def test_each_way_of_asking(checkpoint: Checkpoint) -> None:
-    def cut(point: dict[str, object]) -> float:
-        site = under_policy(checkpoint, policy(present={FINDING: point}))
-        return site.config.operating_points.cuts(FINDING)[1]
-
-    assert cut({"probability": 0.3}) == 0.3
-    assert cut({"cost": {"miss": 9, "false_alarm": 1}}) == pytest.approx(0.1)
-    assert cut({"sensitivity": 0.95}) == pytest.approx(0.07)
-    assert cut({"sensitivity": 0.5}) > cut({"sensitivity": 0.9})
-    assert cut({"specificity": 0.9}) > cut({"specificity": 0.5})
+    assert cuts(checkpoint, probability=0.3) == (0.3, 0.5)
+    assert cuts(checkpoint, cost={"miss": 9, "false_alarm": 1}) == (pytest.approx(0.1), 0.5)
+    assert cuts(checkpoint, sensitivity=0.95) == (pytest.approx(0.07), 0.5)
+    own = checkpoint.config.operating_points.cuts(FINDING)[0]
+    assert cuts(checkpoint, specificity=0.95) == (own, pytest.approx(0.925))
+    both = cuts(checkpoint, sensitivity=0.9, specificity=0.95)
+    assert both == (pytest.approx(0.12), pytest.approx(0.925))
 
 
-def test_a_finding_that_is_called_sooner_is_never_possible_above_that(
+def test_nothing_is_stated_that_is_less_likely_than_the_checkpoint_states(
     checkpoint: Checkpoint,
 ) -> None:
-    site = under_policy(checkpoint, policy(present={FINDING: {"probability": 0.2}}))
+    """A site that would rather hear of too much hears "possible", which says its doubt."""
+    for point in ({"probability": 0.1}, {"sensitivity": 0.95}, {"specificity": 0.1}):
+        assert cuts(checkpoint, **point)[1] == 0.5
+    assert cuts(checkpoint, probability=0.7) == (0.7, 0.7)
+    assert cuts(checkpoint, sensitivity=0.1)[0] <= 0.5
+    site = under_policy(checkpoint, policy(operating_points={FINDING: {"probability": 0.2}}))
+    assert [decide(site, FINDING, p) for p in (0.1, 0.3, 0.6)] == ["absent", "uncertain", "present"]
     assert decide(checkpoint, FINDING, 0.3) == "absent"
-    assert decide(site, FINDING, 0.3) == "present"
-    assert decide(site, FINDING, 0.1) == "absent"
-    points = OperatingPoints(present={FINDING: 0.2}, absent_below={FINDING: 0.1})
-    assert points.cuts(FINDING) == (0.1, 0.2)
-    assert points.cuts("Mass") == (0.5, 0.5)
+    points = OperatingPoints(present={FINDING: 0.2}, absent_below={FINDING: 0.4})
+    assert points.cuts(FINDING) == (0.2, 0.2)
 
 
 def test_too_few_films_are_said_for_a_named_finding_and_passed_over_by_default(
     checkpoint: Checkpoint,
 ) -> None:
     wanted = {"sensitivity": 0.9}
-    with pytest.raises(ConfigError, match=r"present\.Hernia.*validation films"):
-        under_policy(checkpoint, policy(present={"Hernia": wanted}))
-    site = under_policy(checkpoint, policy(present={"default": wanted}))
-    assert set(site.config.operating_points.present) == {FINDING}
+    with pytest.raises(ConfigError, match=r"operating_points\.Hernia.*validation films"):
+        under_policy(checkpoint, policy(operating_points={"Hernia": wanted}))
+    own = checkpoint.config.operating_points
+    points = under_policy(checkpoint, policy(operating_points={"default": wanted}))
+    changed = points.config.operating_points
+    assert {name for name in FINDINGS if changed.cuts(name) != own.cuts(name)} == {FINDING}
     none = replace(checkpoint, extras=Extras())
-    with pytest.raises(ConfigError, match=FINDING):
-        under_policy(none, policy(present={FINDING: wanted}))
-    always = under_policy(none, policy(present={"default": {"probability": 0.4}}))
-    assert set(always.config.operating_points.present) == set(FINDINGS)
+    with pytest.raises(ConfigError, match="keeps no references"):
+        under_policy(none, policy(operating_points={"default": wanted}))
+    always = under_policy(none, policy(operating_points={"default": {"probability": 0.4}}))
+    assert {always.config.operating_points.cuts(name)[0] for name in FINDINGS} == {0.4}
+
+
+def test_a_few_films_leave_no_trace() -> None:
+    few = references([0.123456] * (FEWEST - 1), [0.3] * 50)
+    assert not few.positives.any()
+    assert few.counts[FINDINGS.index(FINDING)].tolist() == [FEWEST - 1, 50]
 
 
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        ("present: {Efusion: {sensitivity: 0.9}}", "Efusion"),
-        ("present: {Effusion: {sensitivity: 0.9, specificity: 0.9}}", "exactly one"),
-        ("present: {Effusion: {}}", "exactly one"),
-        ("present: {Effusion: {sensitivity: 90}}", "sensitivity"),
+        ("operating_points: {Efusion: {sensitivity: 0.9}}", "Efusion"),
+        ("operating_points: {Effusion: {sensitivity: 0.9, probability: 0.9}}", "or probability"),
+        ("operating_points: {Effusion: {}}", "give sensitivity"),
+        ("operating_points: {Effusion: {sensitivity: 90}}", "sensitivity"),
+        ("operating_points: {Effusion: {cost: {miss: .inf, false_alarm: 1}}}", "miss"),
         ("max_risk: 0.7", "max_risk"),
         ("least_evidence: strong", "least_evidence"),
         ("maxrisk: 0.1", "maxrisk"),
@@ -218,21 +234,34 @@ def test_a_sentence_with_less_evidence_than_the_site_asks_for(
 
 
 def test_what_was_kept_back_is_not_denied_by_the_impression() -> None:
-    report = withhold([finding("present", 0.6)], policy=policy(max_risk=0.1))
-    assert report.findings == []
-    assert report.impression == ""
+    for polarity, probability in (("present", 0.6), ("absent", 0.3)):
+        report = withhold([finding(polarity, probability)], policy=policy(max_risk=0.1))
+        assert report.findings == []
+        assert report.impression == ""
+    denied = finding("absent", 0.3)
+    other = finding("absent", 0.01).model_copy(update={"finding": "Mass", "text": "No mass."})
+    assert withhold([denied, other], policy=policy(max_risk=0.1)).impression == ""
+
+
+def test_the_impression_says_that_it_is_not_all_and_what_is_doubtful() -> None:
+    sure = finding("present", 0.95)
+    doubtful = finding("present", 0.55).model_copy(update={"finding": "Mass", "text": "Mass."})
+    report = withhold([sure, doubtful], policy=policy(max_risk=0.4))
+    assert report.impression == "Pleural effusion. More was written and withheld."
+    flagged = withhold([sure, doubtful], policy=policy(max_risk=0.4, doubtful="flag"))
+    assert flagged.impression.endswith("Doubtful by the site's policy: mass.")
 
 
 def test_a_draft_under_a_policy_says_so(checkpoint: Checkpoint, tmp_path: Path) -> None:
     everywhere = with_points(checkpoint, present_from=0.0)
     film = study(tmp_path)
     plain = draft_study(everywhere, film).draft
-    assert plain.policy_sha256 is None
+    assert "policy_sha256" not in json.loads(plain.model_dump_json())["model"]
     assert plain.findings
     site = under_policy(everywhere, policy(max_risk=0.0, doubtful="flag"))
     draft = draft_study(site, film).draft
-    assert draft.policy_sha256
-    assert len(draft.policy_sha256) == 64
+    assert draft.model.policy_sha256 == site.policy.sha256
+    assert Draft.model_validate_json(draft.model_dump_json()) == draft
     assert all(one.flags for one in draft.findings if one.polarity == "present")
     assert "doubtful: It is wrong" in to_markdown(draft, "t")
     silent = draft_study(under_policy(everywhere, policy(max_risk=0.0)), film).draft
@@ -258,15 +287,26 @@ def test_the_command_shows_what_a_policy_means(checkpoint: Checkpoint, tmp_path:
     folder = tmp_path / "with"
     save_checkpoint(checkpoint.model, checkpoint.config, folder, checkpoint.extras)
     path = tmp_path / "policy.yaml"
-    path.write_text(f"present: {{{FINDING}: {{sensitivity: 0.9}}}}")
+    path.write_text(f"operating_points: {{{FINDING}: {{sensitivity: 0.9}}}}")
     command = ["model", "points", "--checkpoint", str(folder), "--policy", str(path)]
     result = CliRunner().invoke(application, [*command, "--json"])
     assert result.exit_code == 0, result.output
     rows = {row["finding"]: row for row in json.loads(result.stdout)}
     assert rows[FINDING]["films_with"] == 20
-    assert rows[FINDING]["sensitivity"] == pytest.approx(0.9)
-    assert 0 < rows[FINDING]["specificity"] < 0.2
-    assert rows["Mass"]["sensitivity"] is None
+    assert rows[FINDING]["called_sensitivity"] == pytest.approx(0.9)
+    assert 0 < rows[FINDING]["called_specificity"] < 0.2
+    assert rows[FINDING]["stated_sensitivity"] == pytest.approx(0.5)
+    assert rows["Mass"]["called_sensitivity"] is None
     shown = CliRunner().invoke(application, command)
     assert "too few" in shown.stdout
     assert "20 with, 40 without" in shown.stdout
+
+
+def test_only_commands_with_the_option_obey_the_environment(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text("operating_points: {default: {probability: 0.05}}")
+    monkeypatch.setenv(POLICY, str(path))
+    assert load_with_notice(None, None).policy == NO_POLICY
+    assert load_with_notice(None, None, site_policy()).policy != NO_POLICY

@@ -108,12 +108,13 @@ def test_an_outline_reads_what_is_inside(kind: str, dims: int) -> None:
 
 def test_a_region_is_a_box_or_an_outline() -> None:
     assert parse_region("1,2,3,4.5") == Box(1, 2, 3, 4.5)
+    assert parse_region(" 1, 2, 3 ,4.5") == Box(1, 2, 3, 4.5)
     assert parse_region("1,2 3,4 5,1") == Polygon(((1, 2), (3, 4), (5, 1)))
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "1,2,3", "1,2 3,4", "1,2 3,4 5", "1,1 2,2,3 3,3", "a,b c,d e,f", "1,1 1,2 1,3",
+    ["", "1,2,3", "1,2 3,4", "1,2 3,4 5", "1,1 2,2 3,3", "a,b c,d e,f", "1,1 1,2 1,3",
      "0,0 nan,1 1,0", "0,0,inf,1", "0,0,0,5", "0,0 1e9,0 0,1"],
 )  # fmt: skip
 def test_what_is_no_region_is_wrong_usage(text: str) -> None:

@@ -79,7 +79,7 @@ def test_the_fields_of_the_contract() -> None:
     written = full_draft().model_dump(mode="json")
     assert list(written) == [
         "schema_version", "status", "study", "model", "input_check", "findings", "impression",
-        "withheld", "comparison", "stability", "policy_sha256", "timings_s",
+        "withheld", "comparison", "stability", "timings_s",
     ]  # fmt: skip
     assert written["status"] == "preliminary"
     region = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +21,7 @@ from medvlm.cli.common import (
     report_refused,
 )
 from medvlm.cli.prior import PriorInput, prior_finder
+from medvlm.config.policy import site_policy
 from medvlm.dicom.instance import Instance
 from medvlm.dicom.read import Reading
 from medvlm.dicom.study import group_studies
@@ -56,7 +58,7 @@ def ask(
     studies = group_studies(reading)
     (study,) = (one for one in studies if chosen in one.instances)
     found = prior_finder(prior, studies, reading.refused)(study)
-    loaded = load_with_notice(checkpoint, llm_path, policy)
+    loaded = load_with_notice(checkpoint, llm_path, site_policy(policy))
     from medvlm.draft.answer import answer_question
 
     answer = answer_question(loaded, image, question, box, study=study, prior=found)
@@ -85,7 +87,8 @@ def parse_region(text: str) -> Drawn:
     Raises UsageError for anything else.
     """
     try:
-        parts = [[float(number) for number in part.split(",")] for part in text.split()]
+        told = re.sub(r"\s*,\s*", ",", text)
+        parts = [[float(number) for number in part.split(",")] for part in told.split()]
         if not parts or not all(math.isfinite(n) for part in parts for n in part):
             raise ValueError
         if len(parts) == 1:
@@ -100,7 +103,8 @@ def parse_region(text: str) -> Drawn:
         ) from error
     drawn: Drawn = Box(x, y, width, height) if len(parts) == 1 else Polygon(points)
     box = box_of(drawn)
-    if len(parts) == 2 or not (box.width > 0 and box.height > 0):
+    flat = len(parts) == 2 or (isinstance(drawn, Polygon) and drawn.flat)
+    if flat or not (box.width > 0 and box.height > 0):
         raise UsageError(
             f"--region {text!r} has no area",
             remedy="width and height must be above 0; an outline has at least three points",

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from medvlm.config.policy import site_policy
+from medvlm.config.policy import NO_POLICY, PolicyConfig
 from medvlm.dicom.read import Reading, Refused, read_inputs
 from medvlm.errors import MedVLMError, UsageError
 
@@ -70,15 +70,14 @@ def read_with_progress(
 
 
 def load_with_notice(
-    name: str | None, llm_path: Path | None, policy: Path | None = None
+    name: str | None, llm_path: Path | None, policy: PolicyConfig = NO_POLICY
 ) -> Checkpoint:
-    """Loads a checkpoint under the site's policy and says so; importing torch takes its time."""
-    wanted = site_policy(policy)
+    """Loads a checkpoint under a policy and says so; importing torch takes its time."""
     with err.status("loading the model ..."):
         from medvlm.draft.policy import under_policy
         from medvlm.model.checkpoint import load_checkpoint
 
-        loaded = under_policy(load_checkpoint(name, llm_path), wanted)
+        loaded = under_policy(load_checkpoint(name, llm_path), policy)
     if loaded.config.status == "candidate":
         err.print("notice: this checkpoint is a candidate that nobody promoted yet", markup=False)
     return loaded

@@ -32,6 +32,7 @@ from medvlm.cli.common import (
     write_atomically,
 )
 from medvlm.cli.prior import FindPrior, PriorInput, no_prior, prior_finder
+from medvlm.config.policy import site_policy
 from medvlm.dicom.prior import Prior
 from medvlm.dicom.read import Refused
 from medvlm.dicom.study import Study, group_studies
@@ -87,7 +88,7 @@ def draft(
     outcome = Outcome(failed=reading.failed)
     if studies := group_studies(reading):
         find_prior = prior_finder(prior, studies, outcome.failed, out)
-        loaded = load_with_notice(checkpoint, llm_path, policy)
+        loaded = load_with_notice(checkpoint, llm_path, site_policy(policy))
         _draft_all(loaded, studies, out, outcome, find_prior)
     if as_json:
         print_json(

@@ -16,6 +16,7 @@ from medvlm.cli.common import (
     load_with_notice,
     print_json,
 )
+from medvlm.config.policy import site_policy
 from medvlm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def points(
     validation patients; with --policy, as a site would have it."""
     from medvlm.cli.points import point_rows, show_points
 
-    rows = point_rows(load_with_notice(checkpoint, llm_path, policy))
+    rows = point_rows(load_with_notice(checkpoint, llm_path, site_policy(policy)))
     if as_json:
         print_json(rows)
     else:

@@ -111,7 +111,7 @@ class GateConfig(Config):
     frontal_only: bool = True
     min_pixels: int = Field(128, ge=1)
     min_slices: int = Field(0, ge=0)
-    min_age_years: float = Field(1, ge=0)
+    min_age_years: float = Field(0, ge=0)
 
 
 class ModelConfig(Config):

@@ -33,10 +33,11 @@ def cached_pixels(films: Sequence[Film], size: int, folder: Path) -> np.ndarray:
         "\n".join([str(size), *(file_state(film.image) for film in films)]).encode()
     ).hexdigest()[:16]
     path = folder / f"films-{size}-{key}.npy"
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
-        if not path.exists():
-            _decode(films, size, path)
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):
+            if not path.exists():
+                _decode(films, size, path)
     return np.load(path, mmap_mode="r")
 
 

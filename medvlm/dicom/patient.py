@@ -23,9 +23,12 @@ def sex(patient_sex: str | None) -> Sex | None:
 def age_years(
     patient_age: str | None, birth_date: str | None, study_date: str | None
 ) -> float | None:
-    """At the examination: PatientAge, else by the dates; None where neither tells."""
+    """At the examination: PatientAge, else by the dates; None where neither tells.
+
+    "000Y" stands for no age as often as for a newborn's, so the dates decide.
+    """
     number, unit = (patient_age or "")[:-1], (patient_age or "")[-1:].upper()
-    if _NUMBER.fullmatch(number) and unit in _YEARS:
+    if _NUMBER.fullmatch(number) and unit in _YEARS and (int(number) or unit != "Y"):
         return int(number) * _YEARS[unit]
     months = age_months(birth_date, study_date)
     return None if months is None else months / 12

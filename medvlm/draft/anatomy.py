@@ -77,8 +77,14 @@ _WHERE = re.compile(
     re.I,
 )
 _PART = re.compile(
-    r"\b(upper|mid|middle|lower|thirds?|zones?|fields?|apex|apices|apical|bases?|basal|costophrenic|cp"
-    r"|perihilar|hilum|hila|hilar|top|bottom|tip)\b",
+    r"\b(upper|mid|middle|lower|thirds?|apex|apices|apical|bases?|basal|costophrenic|cp|perihilar|hilum"
+    r"|hila|hilar|top|bottom|tip)\b",
+    re.I,
+)
+# "The tip" or "the base" alone may be of anything.
+_OF_A_LUNG = re.compile(
+    r"\b(left|right|both|bilateral|lungs?|zones?|fields?|costophrenic|perihilar|hilum|hila|hilar"
+    r"|hemithorax)\b",
     re.I,
 )
 
@@ -115,7 +121,7 @@ def asked_part(question: str) -> str | None:
     if match is None:
         return None
     phrase = " ".join(match["phrase"].split())
-    return phrase if _PART.search(phrase) else None
+    return phrase if _PART.search(phrase) and _OF_A_LUNG.search(phrase) else None
 
 
 def _cut(
@@ -135,7 +141,9 @@ def _plural(text: str) -> str:
     for one, many in (
         *(("lung", "lungs"), ("zone", "zones"), ("field", "fields"), ("third", "thirds")),
         *(("apex", "apices"), ("base", "bases"), ("angle", "angles"), ("sulcus", "sulci")),
-        *(("recess", "recesses"), ("hilum", "hila"), ("region", "regions"), ("tip", "tips")),
+        *(("hemithorax", "hemithoraces"), ("recess", "recesses")),
+        *(("hilum", "hila"), ("region", "regions"), ("tip", "tips")),
     ):
         text = re.sub(rf"\b{one}(?=$| of| on| around)", many, text)
-    return re.sub(r"\bof the both lung\b", "of both lungs", text).replace("the both", "both")
+    text = re.sub(r"\bof the both lung\b", "of both lungs", text)
+    return re.sub(r"\bon the both\b", "on both sides", text).replace("the both", "both")

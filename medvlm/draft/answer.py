@@ -15,7 +15,6 @@ import torch
 from medvlm.dicom.prior import Prior
 from medvlm.dicom.study import Study
 from medvlm.draft.admit import look_at_study
-from medvlm.draft.anatomy import asked_part
 from medvlm.draft.compose import model_record
 from medvlm.draft.known import Reply as Reply
 from medvlm.draft.known import (
@@ -34,7 +33,7 @@ from medvlm.draft.trunk import Trunk, best_views, read_together
 from medvlm.draft.wording import checklist_question
 from medvlm.errors import UsageError
 from medvlm.image.load import ImageInput
-from medvlm.image.polygon import Drawn, box_of
+from medvlm.image.polygon import MOST_POINTS, Drawn, Polygon, box_of
 from medvlm.model.checkpoint import Checkpoint
 from medvlm.model.language import Turn
 from medvlm.records import Answer, InputCheck
@@ -61,8 +60,13 @@ def answer_question(
     if not question.strip():
         raise UsageError("the question is empty", remedy="ask something")
     if region is not None:
+        if isinstance(region, Polygon) and len(region.points) > MOST_POINTS:
+            raise UsageError(
+                f"the outline has {len(region.points)} points", remedy=f"draw {MOST_POINTS} at most"
+            )
         inside = region.clip(image.width, image.height)
-        if inside is None or min(box_of(inside).width, box_of(inside).height) < 1:
+        flat = inside is None or (isinstance(inside, Polygon) and inside.flat)
+        if inside is None or flat or min(box_of(inside).width, box_of(inside).height) < 1:
             raise UsageError(
                 f"the region lies outside the image of {image.width} x {image.height} pixels",
                 remedy="give it in the image's own pixels",
@@ -112,8 +116,8 @@ def reply(
         if made is not None:
             return made
     if seen.check.accepted:
-        if parsed.kind == "part" and (part := asked_part(question)):
-            placed = part_reply(checkpoint, seen, part)
+        if parsed.kind == "part":
+            placed = part_reply(checkpoint, seen, parsed.part)
             if placed is not None:
                 return placed
         known = known_reply(checkpoint, seen, question, parsed, region)

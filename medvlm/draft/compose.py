@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from PIL import Image
 
-from medvlm.config.policy import NO_POLICY, PolicyConfig
 from medvlm.dicom.prior import Prior
 from medvlm.dicom.read import Refused
 from medvlm.dicom.study import Study
@@ -93,7 +91,6 @@ def draft_study(checkpoint: Checkpoint, study: Study, prior: Prior | None = None
         withheld=report.withheld,
         comparison=_comparison(checkpoint, prior, before) if prior and before else None,
         stability=steady,
-        policy_sha256=_digest(checkpoint.policy),
         timings_s={
             name: round(took, 3)
             for name, took in (
@@ -142,6 +139,7 @@ def describe(
             evidence=proof.get(read.finding),
             regions=_regions(read),
             change=changed,
+            flags=[],
         )
         for text, read, changed in zip(written, reads, changes, strict=True)
     ]
@@ -149,10 +147,15 @@ def describe(
 
 
 def model_record(checkpoint: Checkpoint) -> ModelRecord:
-    """Which checkpoint speaks, and whether it is only a candidate."""
+    """Which checkpoint speaks, whether it is only a candidate, and under which policy."""
     config = checkpoint.config
     version = config.version + ("-candidate" if config.status == "candidate" else "")
-    return ModelRecord(name=config.name, version=version, weights_sha256=config.weights_sha256)
+    return ModelRecord(
+        name=config.name,
+        version=version,
+        weights_sha256=config.weights_sha256,
+        policy_sha256=checkpoint.policy.sha256,
+    )
 
 
 def _look_at_prior(checkpoint: Checkpoint, prior: Prior) -> Admission:
@@ -210,12 +213,6 @@ def _given(study: Study, seen: list[Seen], prior: bool) -> Given:
         spacing=all(item.image.spacing for item in seen),
         prior=prior,
     )
-
-
-def _digest(policy: PolicyConfig) -> str | None:
-    if policy == NO_POLICY:
-        return None
-    return hashlib.sha256(policy.model_dump_json().encode()).hexdigest()
 
 
 def _view(seen: list[Seen]) -> str | None:

@@ -15,6 +15,8 @@ from medvlm.findings import PHRASES
 from medvlm.image.geometry import Box
 from medvlm.records import Draft, Finding, PriorFinding, Region
 
+LARGEST = 1200
+"""A crop's longer side is at most this many pixels."""
 MARGIN = 0.3
 """Of a region's longer side: how much of its surroundings a crop shows on every side."""
 
@@ -106,9 +108,12 @@ def _crop(seen: Sequence[Seen], finding: Finding) -> Image.Image | None:
     x, y = int(clipped.x), int(clipped.y)
     pixels = item.image.pixels[y : int(clipped.bottom) + 1, x : int(clipped.right) + 1]
     name = label(finding)
-    moved = [(name, r.model_copy(update={"x": r.x - x, "y": r.y - y})) for r in shown]
+    part = Box(x, y, pixels.shape[1], pixels.shape[0])
+    factor = -(-max(pixels.shape) // LARGEST)
+    pixels = np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).reduce(factor))
+    moved = [(name, _moved(region, part, factor)) for region in shown]
     plain = draw_overlay(pixels, moved, finding.text, {name: f"{name} {_numbers(finding)}"})
-    heat = _heat(item, finding.finding, Box(x, y, pixels.shape[1], pixels.shape[0]))
+    heat = _heat(item, finding.finding, part, pixels.shape)
     told = [f"{_MAPS[finding.finding in OPACITIES]}, up to {heat.max():.2f} here"]
     if (proof := finding.evidence) is not None:
         told.append(
@@ -121,12 +126,23 @@ def _crop(seen: Sequence[Seen], finding: Finding) -> Image.Image | None:
 _MAPS = {True: "opacity map (probability)", False: "the classifier's map (1: its peak)"}
 
 
-def _heat(seen: Seen, finding: str, part: Box) -> NDArray[np.floating]:
-    """The map of a finding over a part of the image, at its pixels [H, W]."""
+def _moved(region: Region, part: Box, factor: int) -> Region:
+    """A region in the pixels of a part of the image that was made smaller."""
+    sides = {
+        "x": (region.x - part.x) / factor,
+        "y": (region.y - part.y) / factor,
+        "width": region.width / factor,
+        "height": region.height / factor,
+    }
+    return region.model_copy(update=sides)
+
+
+def _heat(seen: Seen, finding: str, part: Box, shape: tuple[int, ...]) -> NDArray[np.floating]:
+    """The map of a finding over a part of the image, in [H, W] = `shape`."""
     heat = finding_heat(seen, finding)
     cell = seen.transform.size / len(heat)
     own = seen.transform.to_grid(part)
     window = (own.x / cell, own.y / cell, own.right / cell, own.bottom / cell)
-    size = (round(part.width), round(part.height))
     source = Image.fromarray(heat.astype(np.float32))
-    return np.asarray(source.resize(size, Image.Resampling.BILINEAR, box=window)).clip(0, 1)
+    resized = source.resize((shape[1], shape[0]), Image.Resampling.BILINEAR, box=window)
+    return np.asarray(resized).clip(0, 1)

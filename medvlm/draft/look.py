@@ -8,8 +8,9 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from medvlm.draft.locate import LungSide, lung_masks, mask_boxes
+from medvlm.draft.locate import DENSE_OPACITY, LungSide, lung_masks, mask_boxes
 from medvlm.findings import FINDINGS
 from medvlm.image.gate import header_reasons
 from medvlm.image.geometry import Box, GridTransform
@@ -19,6 +20,7 @@ from medvlm.image.tiles import cut_tiles
 from medvlm.model.checkpoint import Checkpoint
 from medvlm.model.heads import ATTRIBUTES
 from medvlm.model.pictures import Sight
+from medvlm.model.vision import Look
 from medvlm.records import ImageCheck, Reason
 
 
@@ -88,7 +90,7 @@ def _look(checkpoint: Checkpoint, images: Sequence[ImageInput]) -> list[Seen]:
     attributes = look.attributes.sigmoid().numpy()
     known = checkpoint.extras.familiarity
     distances = known.distances(look.features) if known is not None else [0.0] * len(images)
-    maps, dense = look.maps.numpy(), look.dense.sigmoid().numpy()
+    maps, dense = look.maps.numpy(), _dense(checkpoint, look).sigmoid().numpy()
     seen = []
     for i, image in enumerate(images):
         own = dict(zip(ATTRIBUTES, map(float, attributes[i]), strict=True))
@@ -106,6 +108,17 @@ def _look(checkpoint: Checkpoint, images: Sequence[ImageInput]) -> list[Seen]:
             )
         )
     return seen
+
+
+def _dense(checkpoint: Checkpoint, look: Look) -> Tensor:
+    """The dense head's logits, the opacity map averaged with a second one where there is one."""
+    second = checkpoint.extras.opacity
+    if second is None:
+        return look.dense
+    dense = look.dense.clone()
+    dense[:, DENSE_OPACITY] += second(look.features)[:, DENSE_OPACITY]
+    dense[:, DENSE_OPACITY] /= 2
+    return dense
 
 
 def _tiles(checkpoint: Checkpoint, image: ImageInput) -> tuple[TileSeen, ...]:

@@ -7,13 +7,14 @@ radiologists' boxes those with the highest expected overlap are shown (`medvlm.m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
-from medvlm.draft.locate import DENSE_OPACITY, MOST_BOXES, LungSide, ScoredBox, side_of
+from medvlm.draft.locate import DENSE_OPACITY, MOST_BOXES, LungSide, ScoredBox, midline, side_of
 from medvlm.draft.look import Seen
 from medvlm.image.geometry import Box
 from medvlm.model.box_scorer import BoxScorer, Floats
@@ -23,6 +24,10 @@ APART = 0.15
 """The largest IoU of two boxes that are shown of one film."""
 SHARE = 0.6
 """A further box is shown from this share of the first one's score."""
+NEARNESS = 0.1
+"""How much a shape's score gains where the lung's highest heat is at its middle."""
+PULL = 0.5
+"""How far a box is moved towards the middle of the heat that it holds."""
 
 FEATURES = (
     *("mean_heat", "share_of_lung", "overlap", "soft_overlap", "log_odds"),
@@ -45,13 +50,15 @@ def opacity_boxes(scorer: BoxScorer, seen: Seen, marked: Sequence[Box]) -> list[
     """The boxes that fit best, the best first, at most 3; none unless both lungs were found.
 
     Only in lungs where the map has `marked` something (grid pixels): a second box in the other lung
-    would raise the overlap to be expected, and make two sides of one. Scores are that overlap.
+    would raise the overlap to be expected, and make two sides of one. Scores are that overlap, and
+    a little for shapes around the map's peak, towards which the boxes are then moved.
     """
     found = candidates(scorer.candidates, seen)
     if found is None:
         return []
     sides = {side_of(box, seen.lungs) for box in marked}
-    scores = scorer.score(found.features)
+    heat = _Heat(seen.dense[DENSE_OPACITY], seen.transform.size)
+    scores = scorer.score(found.features) + NEARNESS * heat.nearness(found, seen.lungs)
     chosen: list[ScoredBox] = []
     for i in np.argsort(-scores, kind="stable"):
         box, score = found.boxes[i], float(scores[i])
@@ -60,10 +67,12 @@ def opacity_boxes(scorer: BoxScorer, seen: Seen, marked: Sequence[Box]) -> list[
         if chosen and score < SHARE * chosen[0].score:
             break
         if all(box.iou(other.box) <= APART for other in chosen):
-            chosen.append(ScoredBox(box, min(max(score, 0.0), 1.0)))
+            chosen.append(ScoredBox(box, score))
         if len(chosen) == MOST_BOXES:
             break
-    return chosen
+    moved = [heat.moved(item.box, side_of(item.box, seen.lungs), seen.lungs) for item in chosen]
+    scored = zip(moved, chosen, strict=True)
+    return [ScoredBox(box, min(max(item.score, 0.0), 1.0)) for box, item in scored]
 
 
 def candidates(shapes: Floats, seen: Seen) -> Candidates | None:
@@ -110,12 +119,50 @@ class _Heat:
     def __init__(self, probabilities: NDArray[np.floating], size: int) -> None:
         heat = probabilities.astype(np.float64).clip(1e-4, 1 - 1e-4)
         self.cell = size / len(heat)
+        self.smooth = ndimage.gaussian_filter(heat, 1.0)
         self.tables = [_running(m) for m in (heat, np.sqrt(heat), np.log(heat / (1 - heat)))]
 
     def over(self, box: Box) -> float:
         """The mean over a box."""
         (total, _, _), area = self._sums(box)
         return total / area
+
+    def nearness(self, found: Candidates, lungs: Mapping[LungSide, Box]) -> Floats:
+        """The heat at each box's middle, of the highest on its side, [N]."""
+        highest = {side: max(self._on(side, lungs).max(), 1e-6) for side in SIDES}
+        limit = len(self.smooth) - 1
+        rows = []
+        for box, side in zip(found.boxes, found.sides, strict=True):
+            x, y = (min(max(int(value / self.cell), 0), limit) for value in box.centre)
+            rows.append(self.smooth[y, x] / highest[side])
+        return np.array(rows)
+
+    def moved(self, box: Box, side: LungSide, lungs: Mapping[LungSide, Box]) -> Box:
+        """A box nearer to the middle of the heat in it, squared so that the peak decides."""
+        weight = np.zeros_like(self.smooth)
+        top, left = (max(int(edge / self.cell), 0) for edge in (box.y, box.x))
+        window = (
+            slice(top, int(box.bottom / self.cell) + 1),
+            slice(left, int(box.right / self.cell) + 1),
+        )
+        weight[window] = self._on(side, lungs)[window] ** 2
+        if not weight.any():
+            return box
+        rows, columns = np.indices(weight.shape) + 0.5
+        x, y = ((own * weight).sum() / weight.sum() * self.cell for own in (columns, rows))
+        across, down = box.centre
+        return Box(
+            box.x + PULL * (float(x) - across),
+            box.y + PULL * (float(y) - down),
+            box.width,
+            box.height,
+        )
+
+    def _on(self, side: LungSide, lungs: Mapping[LungSide, Box]) -> Floats:
+        """The smoothed heat on one side of the midline."""
+        middle = midline(lungs) / self.cell
+        right = np.arange(self.smooth.shape[1]) + 0.5 < middle
+        return np.where(right if side == "right" else ~right, self.smooth, 0)
 
     def features(self, box: Box, lung: Box) -> list[float]:
         """The first five of `FEATURES`."""

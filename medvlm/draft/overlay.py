@@ -72,8 +72,8 @@ def _heated(grey: NDArray[np.uint8], heat: NDArray[np.floating] | None) -> NDArr
     film = np.stack([grey] * 3, axis=-1)
     if heat is None:
         return film
-    share = (_HEAT_SHARE * np.clip(heat, 0, 1))[..., None]
-    return np.rint(film * (1 - share) + np.array(_HEAT) * share).astype(np.uint8)
+    share = (_HEAT_SHARE * np.clip(heat, 0, 1)).astype(np.float32)[..., None]
+    return np.rint(film * (1 - share) + np.array(_HEAT, np.float32) * share).astype(np.uint8)
 
 
 def beside(pictures: Sequence[Image.Image]) -> Image.Image:

@@ -52,9 +52,6 @@ _THIS_PLACE = re.compile(
     r"(this|it|that|the\s+(region|box|area))(\s+(region|box|area|in|on|located))*\s*\??\s*",
     re.I,
 )
-_WHAT = re.compile(
-    r"^\s*(what|what's|describe|identify|name)\b(?!.*\b(size|width|height|big|large|side)\b)", re.I
-)
 _LUNGS = re.compile(
     r"\s*(where|show|locate|point)(\s+(is|are|is/are|me|to|out|the|both|and|patient's))*\s+"
     r"(?:(?P<side>left|right)\s+(?:and\s+(?:the\s+)?(?P<other>left|right)\s+)?)?lungs?\s*[?.]?\s*",
@@ -118,8 +115,28 @@ _BECAME = re.compile(
     r"|decreased|disappeared)\b|^\s*(is|are)\b.*\b(unchanged|new|stable|improving|worsening)\b",
     re.I,
 )
+_BEYOND = r"the\s+(other|opposite|contralateral)\s+(side|lung)"
 _OTHER_SIDE = re.compile(
-    r"\b(other|opposite|contralateral)\s+(side|lung)\b|\bsides?\s+(differ|the same|alike)\b", re.I
+    rf"\s*(compare(\s+(this|it|that|the\s+(region|box|area)))?\s+(with|to|and)\s+{_BEYOND}"
+    rf"|how\s+does\s+(this|it|that)\s+compare\s+(with|to)\s+{_BEYOND}"
+    rf"|(is|does)\s+(this|it|that)\s+(different|differ|denser|more\s+dense|more\s+lucent|alike|similar"
+    rf"|the\s+same)\s+(from|than|to|as|as\s+on|on)\s+{_BEYOND}"
+    rf"|is\s+{_BEYOND}\s+(the\s+same|alike|similar|different)"
+    rf"|what\s+about\s+{_BEYOND})\s*[?.]*\s*",
+    re.I,
+)
+# Of a drawn region: what is in it.
+_HERE = (
+    r"(here|there|(in|inside|within)\s+(this|the|that)\s+(region|box|area|place|outline)|in\s+it)"
+)
+_IS_THIS = re.compile(
+    rf"\s*((what('s|\s+is|\s+are)\s+(this|that|it|these|those)(\s+(region|box|area|thing|structure))?"
+    rf"|what('s|\s+is)(\s+(seen|shown|marked|located|visible))?\s+{_HERE}"
+    rf"|what\s+(do|can)\s+(you|we|i)\s+see|what\s+does\s+(this|it|that)(\s+(region|box|area))?\s+show"
+    rf"|(what|which)\s+(is|are)\s+the\s+(findings?|abnormalit(y|ies))"
+    rf"|(describe|identify|name)\s+(this|that|it|the\s+(region|box|area)|what\s+you\s+see))"
+    rf"(\s+{_HERE})?)\s*[?.]*\s*",
+    re.I,
 )
 # Of a drawn region, with the finding's name as "@": "Is this a mass?", "Is there a mass in it?"
 _THIS_FINDING = re.compile(
@@ -185,7 +202,7 @@ class Parsed:
     """A question's kind, the findings it names, and the lungs (or sides) it asks for.
 
     `closed`: it wants a yes or a no. `denied`: yes means that the finding is absent ("Is the heart
-    normal in size?", "Is this film normal?").
+    normal in size?", "Is this film normal?"). `part`: the words for a part of the lungs.
     """
 
     kind: Kind
@@ -193,6 +210,7 @@ class Parsed:
     findings: tuple[str, ...] = ()
     sides: tuple[LungSide, ...] = ()
     denied: bool = False
+    part: str = ""
 
 
 def parse_question(question: str, region: bool) -> Parsed:
@@ -203,7 +221,7 @@ def parse_question(question: str, region: bool) -> Parsed:
     closed = bool(_YES_NO.match(question)) and not _CHOICE.search(question)
     if region and _COMPARED.search(question):
         return Parsed("other_comparison", closed, findings)
-    if region and _OTHER_SIDE.search(question):
+    if region and _OTHER_SIDE.fullmatch(question):
         return Parsed("other_side", closed, findings)
     if not findings and not _VIEW.fullmatch(question) and asks_modality(question):
         return Parsed("modality", closed)
@@ -214,8 +232,8 @@ def parse_question(question: str, region: bool) -> Parsed:
         return Parsed("comparison" if known else "other_comparison", closed, findings)
     if lungs := _LUNGS.fullmatch(question):
         return Parsed("lungs", closed, sides=_sides(lungs["side"], lungs["other"]))
-    if not findings and asked_part(question):
-        return Parsed("part", closed)
+    if not findings and (part := asked_part(question)):
+        return Parsed("part", closed, part=part)
     if _WHERE.match(question) and findings:
         return Parsed("place", closed, findings)
     if not findings:
@@ -250,7 +268,7 @@ def _about_region(question: str, closed: bool, mentions: list[Mention]) -> Kind:
         return "region_place"
     if _WHERE.match(question) and mentions:
         return "place"
-    return "region" if _WHAT.match(question) and not mentions else "other"
+    return "region" if _IS_THIS.fullmatch(question) else "other"
 
 
 def _presence(question: str, mentions: list[Mention]) -> Parsed | None:

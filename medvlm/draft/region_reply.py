@@ -19,11 +19,13 @@ from medvlm.image.geometry import Box
 from medvlm.image.polygon import Drawn, Polygon, box_of
 from medvlm.model.checkpoint import Checkpoint
 
+CELLS = 64
 COMMON = 0.3
 """A finding's box lies in a region from this share of the smaller of the two on."""
 ALIKE = 0.05
 """Two places whose grey differs by less, of the way from black to white, are called alike."""
 NOTHING_HERE = "none of the findings looked for is located here"
+ACROSS = "The region reaches over the midline: it has no other side."
 NO_SIDES = "The two sides cannot be compared: the lungs were not both found."
 
 
@@ -54,9 +56,11 @@ def region_presence_reply(
     taught = finding in OPACITIES
     if not LEXICON[finding].localisable or (polarity == "uncertain" and not taught):
         return None
-    here = is_located(checkpoint, seen, finding, region)
-    shown = [own_region(seen, region)] if here else []
-    return Reply("yes" if here else "no", probability, shown, phrase)
+    if not is_located(checkpoint, seen, finding, region):
+        # The film's probability is not the region's.
+        return Reply("no")
+    said = "yes" if polarity == "present" else "possibly"
+    return Reply(said, probability, [own_region(seen, region)], phrase)
 
 
 def other_side_reply(checkpoint: Checkpoint, seen: Seen, region: Drawn) -> Reply:
@@ -64,6 +68,10 @@ def other_side_reply(checkpoint: Checkpoint, seen: Seen, region: Drawn) -> Reply
     there = mirrored(seen, region)
     if there is None:
         return Reply(NO_SIDES, None, [own_region(seen, region)])
+    if box_of(there).intersection(box_of(region)).area > 0:
+        return Reply(ACROSS, None, [own_region(seen, region)])
+    # Where the mirror image leaves the film, its partner does not count either.
+    region = mirrored(seen, there) or region
     here, beyond = _grey(seen, region), _grey(seen, there)
     difference = here - beyond
     if abs(difference) < ALIKE:
@@ -87,10 +95,12 @@ def is_located(checkpoint: Checkpoint, seen: Seen, finding: str, region: Drawn) 
     """Whether a finding lies in a region: by the opacity map where it was taught, else by boxes."""
     if finding in OPACITIES:
         return height(seen, region) >= checkpoint.config.operating_points.opacity
-    own = seen.transform.to_grid(box_of(region))
+    size = seen.transform.size
+    own = _on_grid(seen, region).coverage(CELLS, CELLS, size / CELLS)
     for item in finding_boxes(checkpoint, seen, finding):
-        smaller = min(item.box.area, own.area)
-        if smaller > 0 and item.box.intersection(own).area >= COMMON * smaller:
+        other = _polygon(item.box).coverage(CELLS, CELLS, size / CELLS)
+        smaller = min(own.sum(), other.sum())
+        if smaller > 0 and (own * other).sum() >= COMMON * smaller:
             return True
     return False
 
@@ -100,6 +110,13 @@ def height(seen: Seen, region: Drawn) -> float:
     heat = seen.dense[DENSE_OPACITY]
     cell = seen.transform.size / len(heat)
     share = _on_grid(seen, region).coverage(len(heat), heat.shape[1], cell)
+    if not share.any():  # between the points that are counted: the cell under its middle
+        x, y = seen.transform.point_to_grid(box_of(region).centre)
+        limits = heat.shape[1] - 1, len(heat) - 1
+        column, row = (
+            min(max(int(v / cell), 0), most) for v, most in zip((x, y), limits, strict=True)
+        )
+        return float(heat[row, column])
     # A region smaller than a cell still lies in some.
     inside = share >= min(0.5, float(share.max()))
     return float(heat[inside & (share > 0)].max(initial=0.0))

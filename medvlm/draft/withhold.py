@@ -9,6 +9,7 @@ from medvlm.config.policy import NO_POLICY, PolicyConfig
 from medvlm.draft.claims import NOTHING, Given, disagreements, unfounded
 from medvlm.draft.ground import OPACITIES, OPACITY
 from medvlm.draft.sentences import impression
+from medvlm.findings import PHRASES
 from medvlm.records import Finding, Reason, Withheld
 
 EVIDENCE = ("unsupported", "weak", "supported")
@@ -43,12 +44,23 @@ def withhold(
             kept.append(finding.model_copy(update={"flags": flags}))
     summary = impression(kept)
     stated = any(finding.polarity != "absent" for finding in kept)
-    if not stated and any(finding.polarity != "absent" for finding in findings):
+    if not stated and withheld:
         summary = ""  # "None of the findings" would deny what was only withheld
     if summary and kept and (differences := disagreements(kept, summary)):
         withheld.append(_kept_back(kept[0], summary, f"{differences[0]}."))
         summary = ""
-    return Report(kept, summary, withheld)
+    return Report(kept, _qualified(summary, findings, kept), withheld)
+
+
+def _qualified(summary: str, findings: Sequence[Finding], kept: Sequence[Finding]) -> str:
+    """The impression, what of it is doubtful, and that more was withheld."""
+    doubtful = [PHRASES[one.finding] for one in kept if one.flags and one.polarity != "absent"]
+    if summary and doubtful:
+        summary += f" Doubtful by the site's policy: {', '.join(doubtful)}."
+    names = {one.finding for one in kept}
+    if summary and any(one.polarity != "absent" and one.finding not in names for one in findings):
+        summary += " More was written and withheld."
+    return summary
 
 
 def doubts(finding: Finding, policy: PolicyConfig) -> list[Reason]:

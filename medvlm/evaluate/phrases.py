@@ -1,36 +1,62 @@
-"""Do words find their place? Parts of the lungs against radiologists' masks."""
+"""Do words find their place? Parts of the lungs against lung masks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from statistics import fmean
+from typing import Any, NamedTuple
 
 import numpy as np
+from torch import Tensor
 
-from medvlm.draft.anatomy import Mask, part_masks, wordings
+from medvlm.draft.anatomy import PARTS, Mask, Part, part_masks, wordings
 from medvlm.draft.locate import LungSide
 from medvlm.draft.look import Seen
-from medvlm.draft.phrases import FROM, phrase_maps
+from medvlm.draft.phrases import FROM, maps_of
 from medvlm.evaluate.bootstrap import mean_with_interval, resamples
 from medvlm.model.checkpoint import Checkpoint
 
 PartDice = dict[str, tuple[float, float]]
-"""By the part's name: mean Dice of both sides in a wording that was taught, and in one that was
-not."""
+"""By the part's name: mean Dice of both sides in wordings that were taught, and in others."""
+
+SIDES: tuple[LungSide, ...] = ("right", "left")
 
 
-def part_dice(checkpoint: Checkpoint, seen: Seen, truth: dict[LungSide, Mask]) -> PartDice:
-    """Scores of the parts of one lung; empty if the checkpoint was taught no phrases."""
-    parts = {part: mask for part, mask in part_masks(truth).items() if part.side != "both"}
-    phrases = [wordings(part, unseen)[0] for part in parts for unseen in (False, True)]
-    maps = phrase_maps(checkpoint, seen, phrases) if phrases else None
-    if maps is None:
-        return {}
-    found: dict[str, list[tuple[float, float]]] = {}
-    for i, (part, mask) in enumerate(parts.items()):
-        said = [to_source(seen, own >= FROM, mask.shape) for own in maps[2 * i : 2 * i + 2]]
-        found.setdefault(part.name, []).append((dice(said[0], mask), dice(said[1], mask)))
-    return {name: tuple(np.mean(own, axis=0)) for name, own in found.items()}
+class Phrasebook(NamedTuple):
+    """Every wording of every part of one lung: `entries` (part, whether untaught), and what the
+    language model makes of them [P, D]."""
+
+    entries: tuple[tuple[Part, bool], ...]
+    read: Tensor
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> Phrasebook | None:
+        """None if the checkpoint was taught no phrases."""
+        if checkpoint.extras.phrases is None:
+            return None
+        parts = [Part(side, name) for side in SIDES for name in PARTS]
+        told = [
+            (part, unseen, words)
+            for part in parts
+            for unseen in (False, True)
+            for words in wordings(part, unseen)
+        ]
+        read = checkpoint.model.language.phrases([words for _, _, words in told])
+        return cls(tuple((part, unseen) for part, unseen, _ in told), read)
+
+
+def part_dice(
+    checkpoint: Checkpoint, book: Phrasebook, seen: Seen, truth: dict[LungSide, Mask]
+) -> PartDice:
+    """Scores of the parts of one lung that the masks reach."""
+    masks = {part: mask for part, mask in part_masks(truth).items() if mask.any()}
+    maps = maps_of(checkpoint, seen, book.read)
+    found: dict[str, tuple[list[float], list[float]]] = {}
+    for (part, unseen), own in zip(book.entries, maps, strict=True):
+        if part in masks:
+            said = to_source(seen, own >= FROM, masks[part].shape)
+            found.setdefault(part.name, ([], []))[unseen].append(dice(said, masks[part]))
+    return {name: (fmean(own[0]), fmean(own[1])) for name, own in found.items()}
 
 
 def phrase_scores(films: Sequence[PartDice], groups: Sequence[str]) -> dict[str, Any]:

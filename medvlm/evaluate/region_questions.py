@@ -46,7 +46,7 @@ def ask_regions(checkpoint: Checkpoint, film: Film, seen: Seen) -> tuple[Asked, 
         inside = box.clip(*size)
         if inside.area >= 1:
             said = region_presence_reply(checkpoint, seen, OPACITY, inside)
-            asked.append(Asked(there, said is not None and said.text == "yes"))
+            asked.append(Asked(there, said is not None and said.text != "no"))
     return tuple(asked)
 
 

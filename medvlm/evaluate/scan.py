@@ -18,7 +18,7 @@ from medvlm.draft.decide import decide, released_boxes
 from medvlm.draft.ground import OPACITY, regions
 from medvlm.draft.look import Seen, look_at
 from medvlm.draft.parse import Polarity
-from medvlm.evaluate.phrases import PartDice, dice, part_dice, to_source
+from medvlm.evaluate.phrases import PartDice, Phrasebook, dice, part_dice, to_source
 from medvlm.evaluate.region_questions import Asked, ask_regions
 from medvlm.findings import FINDINGS
 from medvlm.image.load import ImageInput, load_image
@@ -78,10 +78,11 @@ def scan(checkpoint: Checkpoint, films: Sequence[Film], batch_size: int) -> list
     """Looks at every film once."""
     paths = [film.image for film in films]
     seen = look_at_files(checkpoint, paths, batch_size, "looking")
-    return [_scanned(checkpoint, film, item) for film, item in zip(films, seen, strict=True)]
+    book = Phrasebook.of(checkpoint) if any(film.lung_mask for film in films) else None
+    return [_scanned(checkpoint, book, film, item) for film, item in zip(films, seen, strict=True)]
 
 
-def _scanned(checkpoint: Checkpoint, film: Film, seen: Seen) -> Scanned:
+def _scanned(checkpoint: Checkpoint, book: Phrasebook | None, film: Film, seen: Seen) -> Scanned:
     return Scanned(
         film=film,
         accepted=seen.check.accepted,
@@ -96,7 +97,7 @@ def _scanned(checkpoint: Checkpoint, film: Film, seen: Seen) -> Scanned:
             for name in {OPACITY} | {name for name, _ in film.boxes}
         },
         lungs=_lungs(checkpoint, film, seen) if film.lung_mask else {},
-        parts=_parts(checkpoint, film, seen) if film.lung_mask else {},
+        parts=_parts(checkpoint, book, film, seen) if book and film.lung_mask else {},
         on_negated=sum(
             len(released_boxes(checkpoint, seen, name))
             for name in FINDINGS
@@ -136,9 +137,9 @@ def _lungs(
     return out
 
 
-def _parts(checkpoint: Checkpoint, film: Film, seen: Seen) -> PartDice:
+def _parts(checkpoint: Checkpoint, book: Phrasebook, film: Film, seen: Seen) -> PartDice:
     truth = _mask(film)
-    return part_dice(checkpoint, seen, {"right": truth == 1, "left": truth == 2})
+    return part_dice(checkpoint, book, seen, {"right": truth == 1, "left": truth == 2})
 
 
 def _mask(film: Film) -> np.ndarray:

@@ -22,6 +22,7 @@ NOT_FRONTAL = frozenset(
 )
 # How a secondary capture came to be: a workstation's screen, a scanned document, a video.
 SCREENS = frozenset({"WSD", "SD", "SI", "DRW", "DV"})
+DAY = 1 / 365
 MIN_CONTRAST = 0.02
 # A grey film saved as colour has hardly a coloured pixel; a screenshot's marks and menus have many.
 MOST_COLOURED = 0.002
@@ -121,7 +122,7 @@ def _label_reasons(item: ImageInput | Instance, gate: GateConfig) -> list[Reason
             "PatientOrientation is not L, F: the film is a side view, mirrored or turned, and left "
             "and right would be taken for each other.",
         )
-    if item.age_years is not None and item.age_years < gate.min_age_years:
+    if item.age_years is not None and item.age_years < gate.min_age_years - DAY:
         message = (
             f"The patient is younger than {gate.min_age_years:g} years; this model learned from "
             "older ones."

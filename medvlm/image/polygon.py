@@ -13,6 +13,8 @@ from medvlm.image.geometry import Box
 Point = tuple[float, float]
 
 FINE = 8
+MOST_POINTS = 2000
+"""More than a hand draws."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,12 @@ class Polygon:
         """The upright rectangle around it."""
         xs, ys = zip(*self.points, strict=True)
         return Box.from_corners(min(xs), min(ys), max(xs), max(ys))
+
+    @property
+    def flat(self) -> bool:
+        """Whether all points lie on one line."""
+        from_first = np.array(self.points) - self.points[0]
+        return bool(np.linalg.matrix_rank(from_first) < 2)
 
     def clip(self, width: float, height: float) -> Polygon | None:
         """The part inside an image of `width` x `height` (Sutherland and Hodgman, CACM 1974); None

@@ -1,8 +1,8 @@
 """What `medvlm release` adds to trained weights, without changing them.
 
-Donors, the scorer of opacity boxes, references, phrases, what is familiar: all are readings of
-these very weights, so they lie in one file whose sha256 is in the configuration, and a checkpoint
-that is written anew has none until it is released.
+Donors, the scorer of opacity boxes, references, phrases, what is familiar, a second opacity map:
+all are readings of these very weights, so they lie in one file whose sha256 is in the
+configuration, and a checkpoint that is written anew has none until it is released.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ from medvlm.model.box_scorer import BoxScorer, pairs
 from medvlm.model.donors import Donors
 from medvlm.model.encoder import Features
 from medvlm.model.familiarity import Familiarity
+from medvlm.model.heads import DenseHead, dense_head_of
 from medvlm.model.phrase_head import PhraseHead, phrase_head_of
 from medvlm.model.references import STEPS, References
 
 FILE = "extras.safetensors"
 _DONORS, _BOXES, _REFERENCES, _PHRASES = "donors.", "boxes.", "references.", "phrases."
-_FAMILIAR = "familiarity."
+_FAMILIAR, _OPACITY = "familiarity.", "opacity."
+_PREFIXES = (_DONORS, _BOXES, _REFERENCES, _PHRASES, _FAMILIAR, _OPACITY)
 _SCORER = tuple(field.name for field in fields(BoxScorer))
 _DISTANCE = tuple(field.name for field in fields(Familiarity))
 _QUANTILES = tuple(field.name for field in fields(References))
@@ -42,6 +44,7 @@ class Extras:
     references: References | None = None
     phrases: PhraseHead | None = None
     familiarity: Familiarity | None = None
+    opacity: DenseHead | None = None
 
     @property
     def empty(self) -> bool:
@@ -68,9 +71,10 @@ def save_extras(extras: Extras, path: Path) -> None:
             tensors[_REFERENCES + name] = torch.from_numpy(
                 getattr(extras.references, name)
             ).contiguous()
-    if extras.phrases is not None:
-        own_state = extras.phrases.state_dict()
-        tensors |= {_PHRASES + n: t.float().cpu().contiguous() for n, t in own_state.items()}
+    for prefix, head in ((_PHRASES, extras.phrases), (_OPACITY, extras.opacity)):
+        if head is not None:
+            state = head.state_dict()
+            tensors |= {prefix + n: t.float().cpu().contiguous() for n, t in state.items()}
     if extras.familiarity is not None:
         for name in _DISTANCE:
             own_part = np.ascontiguousarray(getattr(extras.familiarity, name))
@@ -87,11 +91,10 @@ def load_extras(path: Path, maps: tuple[str, ...]) -> Extras:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError("cannot be read", file=str(path), remedy=_ANEW) from error
-    donors, boxes, references, phrases, familiar = (
-        _under(tensors, prefix) for prefix in (_DONORS, _BOXES, _REFERENCES, _PHRASES, _FAMILIAR)
-    )
+    parts = [_under(tensors, prefix) for prefix in _PREFIXES]
+    donors, boxes, references, phrases, familiar, opacity = parts
     try:
-        if sum(map(len, (donors, boxes, references, phrases, familiar))) != len(tensors):
+        if sum(map(len, parts)) != len(tensors):
             raise ValueError("unknown tensors")
         return Extras(
             _donors(donors, maps) if donors else None,
@@ -99,6 +102,7 @@ def load_extras(path: Path, maps: tuple[str, ...]) -> Extras:
             _references(references) if references else None,
             phrase_head_of(phrases) if phrases else None,
             _familiarity(familiar) if familiar else None,
+            dense_head_of(opacity) if opacity else None,
         )
     except (KeyError, ValueError) as error:
         raise CheckpointError("does not fit the model", file=str(path), remedy=_ANEW) from error

@@ -75,3 +75,14 @@ class DenseHead(nn.Module):
             merged = lateral(finer) + F.interpolate(merged, size=finer.shape[2:], mode="nearest")
         fine = self.smooth(merged)
         return self.out(torch.cat([fine, positions(fine)], dim=1))
+
+
+def dense_head_of(weights: dict[str, Tensor]) -> DenseHead:
+    """The head over images whose state these are. Raises ValueError for anything else."""
+    try:
+        laterals = [weights[f"lateral.{i}.weight"] for i in range(3)]
+        head = DenseHead(tuple(own.shape[1] for own in laterals), len(laterals[0]))
+        head.load_state_dict(weights)
+    except (KeyError, RuntimeError, IndexError) as error:
+        raise ValueError("other weights") from error
+    return head.eval().requires_grad_(False)

@@ -40,6 +40,10 @@ class References:
         for labels, said in zip(truth.T, probabilities.T, strict=True):
             with_it, without = np.sort(said[labels == 1]), np.sort(said[labels == 0])
             counts.append((len(with_it), len(without)))
+            # One film is nobody's share, and would travel as what it is.
+            with_it, without = (
+                own if len(own) >= FEWEST else own[:0] for own in (with_it, without)
+            )
             # Rounded so that what is asked for is reached on these very films.
             positives.append(_at(with_it, np.floor(_GRID * len(with_it) + 1e-9)))
             negatives.append(_at(without, np.ceil(_GRID * len(without) - 1e-9) - 1))

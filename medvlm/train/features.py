@@ -68,9 +68,14 @@ def feature_store(
     stem = hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]
     paths = {stride: folder / f"features-{stem}-{stride}.npy" for stride in sorted(strides)}
     lungs = folder / f"features-{stem}-lungs.npy"
-    with FileLock(lungs.with_suffix(".lock")):
-        if not all(path.exists() for path in (*paths.values(), lungs)):
-            _compute(model, store, rows, views, paths, lungs, seed)
+
+    def kept() -> bool:
+        return all(path.exists() for path in (*paths.values(), lungs))
+
+    if not kept():
+        with FileLock(lungs.with_suffix(".lock")):
+            if not kept():
+                _compute(model, store, rows, views, paths, lungs, seed)
     maps = {stride: np.load(path, mmap_mode="r") for stride, path in paths.items()}
     return FeatureStore(maps, [_boxes(row) for row in np.load(lungs)])
 

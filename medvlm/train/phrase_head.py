@@ -101,7 +101,7 @@ def _embedded(language: LanguageModel) -> dict[str, Tensor]:
     """Every wording that may be drawn, and its reading."""
     texts = [text for name in WORDINGS for side in SIDES for text in wordings(Part(side, name))]
     texts += OPACITIES
-    texts += [opacity_in(Part(side, name)) for side in SIDES for name in _OPAQUE_PARTS]
+    texts += [opacity_in(Part(side, name)) for side in SIDES[:2] for name in _OPAQUE_PARTS]
     texts = list(dict.fromkeys(texts))
     return dict(zip(texts, language.phrases(texts), strict=True))
 

@@ -41,11 +41,14 @@ from medvlm.train.donors import choose_donors
 from medvlm.train.familiarity import familiarity_of
 from medvlm.train.films import FilmStore
 from medvlm.train.opacity_boxes import Marked, fit_box_scorer, true_boxes
+from medvlm.train.opacity_head import fit_opacity_head
 from medvlm.train.phrase_head import fit_phrase_head
 
 # "Is seen" is said of what is more likely than not; an F1-optimal cut-off would say it at 0.2.
 PRESENT_FROM = 0.5
 MISS_RATE = 0.05
+# Kermany's children are one to five years old; NIH has none that is younger.
+YOUNGEST_YEARS = 1
 RIDGE = 0.25
 OPACITY_CUTS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 
@@ -64,6 +67,9 @@ def release(
     """
     loaded = load_checkpoint(str(checkpoint), llm_path)
     nih = load_set(data / "nih_cxr").films
+    opacity = fit_opacity_head(loaded, nih)
+    # Everything else is read from the averaged map.
+    loaded = replace(loaded, extras=Extras(opacity=opacity))
     films = [film for film in nih if film.validation]
     said, margins, opacities = _collect(loaded.uncalibrated(), films)
     truth = np.stack([film.findings for film in films]).astype(float)
@@ -89,6 +95,7 @@ def release(
             "calibration": calibration,
             "operating_points": points,
             "constant_boxes": tuple(best_constant_boxes(training)),
+            "gate": loaded.config.gate.model_copy(update={"min_age_years": YOUNGEST_YEARS}),
         }
     )
     learned = [film for film in nih if not film.validation]
@@ -98,6 +105,7 @@ def release(
         References.of(truth, probabilities),
         _phrases(loaded, data, cache),
         familiarity_of(loaded, [nih, *_others(data)]),
+        opacity,
     )
     save_checkpoint(loaded.model, config, out, extras)
     if (card := checkpoint / CARD).is_file() and checkpoint.resolve() != out.resolve():
