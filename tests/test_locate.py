@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medvlm.draft.locate import lung_boxes, map_boxes, peak_boxes, place_of
+from medvlm.draft.locate import (
+    box_of_mask,
+    lung_boxes,
+    map_boxes,
+    outline_of_mask,
+    peak_boxes,
+    place_of,
+)
 from medvlm.draft.parse import Location
 from medvlm.image.geometry import Box
 
@@ -77,3 +84,18 @@ def test_place(boxes: list[Box], expected: Location | None) -> None:
 
 def test_no_place_without_both_lungs() -> None:
     assert place_of([Box(40, 200, 20, 20)], {"right": LUNGS["right"]}) is None
+
+
+def test_an_outline_goes_around_a_mask() -> None:
+    rows, columns = np.indices((160, 160)) + 0.5
+    mask = ((rows - 70) / 50) ** 2 + ((columns - 60) / 30) ** 2 < 1
+    outline = outline_of_mask(mask, 320)
+    box, around = box_of_mask(mask, 320), outline.box
+    assert (around.x, around.y) == pytest.approx((box.x, box.y), abs=2)
+    assert (around.width, around.height) == pytest.approx((box.width, box.height), abs=4)
+    inside = outline.coverage(160, 160, 2) > 0.5
+    assert 2 * (inside & mask).sum() / (inside.sum() + mask.sum()) > 0.98
+    assert len(outline.points) < 120
+    dot = np.zeros((160, 160), bool)
+    dot[80, 40] = True
+    assert outline_of_mask(dot, 320).box == Box(80, 160, 2, 2)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from medvlm.draft.anatomy import PARTS, Part, asked_part, part_masks, wordings
+from medvlm.draft.anatomy import PARTS, Part, asked_part, known_part, part_masks, wordings
 from medvlm.draft.answer import reply
 from medvlm.draft.look import Seen, look_at
 from medvlm.draft.phrases import NOT_FOUND, phrase_maps
@@ -154,19 +154,46 @@ def test_targets_are_parts_and_opacities_in_them() -> None:
 # ---- in the product ----
 
 
-def test_a_part_is_answered_with_its_region(checkpoint: Checkpoint, seen: Seen) -> None:
+def test_a_part_that_rules_know_comes_from_the_lungs(checkpoint: Checkpoint, seen: Seen) -> None:
+    dense = np.zeros((3, 40, 40), np.float32)
+    dense[0], dense[1] = lungs()["right"], lungs()["left"]
+    film = replace(seen, dense=dense)
+    scale = 300 / 40  # the film is square and fills the grid
+    (region,) = reply(checkpoint, film, "Where is the left lower zone?").regions
+    assert (region.x, region.y) == pytest.approx((22 * scale, 24 * scale))
+    assert (region.width, region.height) == pytest.approx((15 * scale, 10 * scale))
+    both = reply(checkpoint, film, "Can you show me the costophrenic angles?").regions
+    assert len(both) == 2
+    assert both[0].x < 150 < both[1].x
+    none = replace(seen, dense=np.zeros((3, 40, 40), np.float32))
+    assert reply(checkpoint, none, "Where is the left lower zone?").text == NOT_FOUND
+
+
+def test_other_words_are_looked_for_by_the_head(checkpoint: Checkpoint, seen: Seen) -> None:
     maps = phrase_maps(checkpoint, seen, ["left lower zone", "right apex"])
     assert maps is not None
     assert maps.shape == (2, *seen.dense.shape[1:])
+    question = "Where is the tip of the left lung?"
     with torch.no_grad():
         checkpoint.extras.phrases.bias.bias += 50  # type: ignore[union-attr]
-    said = reply(checkpoint, seen, "Where is the left lower zone?")
-    (region,) = said.regions
-    assert reply(checkpoint, seen, "Can you show me the left lower zone?").regions == said.regions
+    (region,) = reply(checkpoint, seen, question).regions
     assert (region.width, region.height) == (300, 300)
     with torch.no_grad():
         checkpoint.extras.phrases.bias.bias -= 100  # type: ignore[union-attr]
-    assert reply(checkpoint, seen, "Where is the left lower zone?").text == NOT_FOUND
+    assert reply(checkpoint, seen, question).text == NOT_FOUND
+
+
+@pytest.mark.parametrize("name", [name for name in PARTS if name != "lung"])
+@pytest.mark.parametrize("side", ["right", "left", "both"])
+def test_rules_know_every_taught_name(name: str, side: str) -> None:
+    part = Part(side, name)  # type: ignore[arg-type]
+    assert {known_part(text) for text in wordings(part)} == {part}
+    assert {known_part(text) for text in wordings(part, unseen=True)} <= {part, None}
+
+
+@pytest.mark.parametrize("phrase", ["the tip of the left lung", "left upper and lower zones", ""])
+def test_what_rules_do_not_know_they_leave(phrase: str) -> None:
+    assert known_part(phrase) is None
 
 
 def test_a_checkpoint_without_phrases_asks_the_language_model(
@@ -174,7 +201,7 @@ def test_a_checkpoint_without_phrases_asks_the_language_model(
 ) -> None:
     plain = replace(checkpoint, extras=Extras())
     assert phrase_maps(plain, seen, ["x"]) is None
-    assert reply(plain, seen, "Where is the left lower zone?").regions == []
+    assert reply(plain, seen, "Where is the tip of the left lung?").regions == []
 
 
 def test_phrases_are_read_as_alone_in_any_company(checkpoint: Checkpoint) -> None:

@@ -81,6 +81,18 @@ _PART = re.compile(
     r"|hila|hilar|top|bottom|tip)\b",
     re.I,
 )
+_NAMES = tuple(
+    (name, re.compile(rf"\b({words})\b", re.I))
+    for name, words in (
+        ("upper zone", r"upper|top thirds?"),
+        ("mid zone", r"mid|middle"),
+        ("lower zone", r"lower|bottom thirds?"),
+        ("apex", r"apex|apices|apical"),
+        ("base", r"bases?|basal"),
+        ("costophrenic angle", r"costophrenic|cp angles?|lateral bases?"),
+        ("perihilar region", r"perihilar|hilum|hila|hilar"),
+    )
+)
 # "The tip" or "the base" alone may be of anything.
 _OF_A_LUNG = re.compile(
     r"\b(left|right|both|bilateral|lungs?|zones?|fields?|costophrenic|perihilar|hilum|hila|hilar"
@@ -122,6 +134,21 @@ def asked_part(question: str) -> str | None:
         return None
     phrase = " ".join(match["phrase"].split())
     return phrase if _PART.search(phrase) and _OF_A_LUNG.search(phrase) else None
+
+
+def known_part(phrase: str) -> Part | None:
+    """The part that a phrase names in words that rules know; None for any other phrase."""
+    names = {name for name, pattern in _NAMES if pattern.search(phrase)}
+    if "costophrenic angle" in names:
+        names -= {"base"}  # "lateral base", "angle at the base"
+    sides = {side for side in ("right", "left") if re.search(rf"\b{side}\b", phrase, re.I)}
+    if len(names) != 1 or len(sides) > 1:
+        return None
+    name = names.pop()
+    side: Side = "both"
+    if sides:
+        side = "right" if "right" in sides else "left"
+    return Part(side, name)
 
 
 def _cut(

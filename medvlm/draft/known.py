@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from medvlm.draft.decide import decide
 from medvlm.draft.ground import finding_boxes, place, regions
-from medvlm.draft.locate import ScoredBox, place_of
+from medvlm.draft.locate import ScoredBox, box_of_mask, outline_of_mask, place_of
 from medvlm.draft.look import Seen
 from medvlm.draft.made_by import body_parts, known_modality, named_modalities
 from medvlm.draft.question import Parsed, projections
@@ -59,12 +59,18 @@ def lungs_reply(seen: Seen, parsed: Parsed) -> Reply:
     """Where the lungs are."""
     if not seen.check.accepted:
         return Reply("This is not taken for a frontal chest film: no lung is marked.")
-    found = {side: box for side, box in seen.lungs.items() if side in parsed.sides}
+    masks = seen.outlined_lungs
+    found = [side for side in masks if side in parsed.sides and masks[side].any()]
     if not found:
         return Reply("No lung was found in this image.")
     names = " and ".join(found)
     plural = "s are" if len(found) > 1 else " is"
-    return Reply(f"The {names} lung{plural} marked.", None, regions(seen, list(found.values())))
+    size = seen.transform.size
+    marked = [
+        seen.place.region(box_of_mask(masks[side], size), outline_of_mask(masks[side], size))
+        for side in found
+    ]
+    return Reply(f"The {names} lung{plural} marked.", None, [own for own in marked if own])
 
 
 def modality_reply(

@@ -14,11 +14,14 @@ from scipy import ndimage
 
 from medvlm.draft.parse import Location, Zone
 from medvlm.image.geometry import Box
+from medvlm.image.polygon import Polygon
 
 DENSE_OPACITY = 2
 """Index of the opacity map in `DENSE_MAPS`."""
 
 MOST_BOXES = 3
+OUTLINE_ROWS = 40
+"""About how many rows of a mask its outline follows."""
 LUNG_FROM = 0.5
 FAINTEST_LUNG = 0.1
 """Where even the clearest twentieth of a half is fainter, there is no lung."""
@@ -79,7 +82,7 @@ def lung_boxes(dense: np.ndarray, size: int) -> dict[LungSide, Box]:
 
 def mask_boxes(masks: Mapping[LungSide, np.ndarray], size: int) -> dict[LungSide, Box]:
     """The boxes around masks of the lungs; an empty mask has none."""
-    return {side: _box_of(mask, size) for side, mask in masks.items() if mask.any()}
+    return {side: box_of_mask(mask, size) for side, mask in masks.items() if mask.any()}
 
 
 def map_boxes(heat: np.ndarray, threshold: float, size: int) -> list[ScoredBox]:
@@ -89,7 +92,7 @@ def map_boxes(heat: np.ndarray, threshold: float, size: int) -> list[ScoredBox]:
     for part in range(1, count + 1):
         mask = parts == part
         if mask.mean() >= SMALLEST_SHARE:
-            found.append(ScoredBox(_box_of(mask, size), float(heat[mask].max())))
+            found.append(ScoredBox(box_of_mask(mask, size), float(heat[mask].max())))
     return sorted(found, key=lambda item: -item.score)[:MOST_BOXES]
 
 
@@ -160,7 +163,26 @@ def _largest(mask: np.ndarray) -> np.ndarray:
     return np.asarray(parts == 1 + np.argmax(np.bincount(parts.ravel())[1:]))
 
 
-def _box_of(mask: np.ndarray, size: int) -> Box:
+def outline_of_mask(mask: np.ndarray, size: int) -> Polygon:
+    """Around a mask [rows, columns] that is not empty, in grid pixels: from row to row the first
+    and the last cell, so that bays at the side are cut off, those from above or below are not.
+    """
+    cell_y, cell_x = size / mask.shape[0], size / mask.shape[1]
+    rows = np.flatnonzero(mask.any(axis=1))
+    step = max(1, len(rows) // OUTLINE_ROWS)
+    rows = np.unique([*rows[::step], rows[-1]])
+    first = mask[rows].argmax(axis=1) * cell_x
+    last = (mask.shape[1] - mask[rows, ::-1].argmax(axis=1)) * cell_x
+    # Rows are met in their middles; the first and the last reach to their outer edges.
+    y = np.array([rows[0], *(rows + 0.5), rows[-1] + 1]) * cell_y
+    first, last = (np.array([own[0], *own, own[-1]]) for own in (first, last))
+    down = list(zip(first.tolist(), y.tolist(), strict=True))
+    up = list(zip(last[::-1].tolist(), y[::-1].tolist(), strict=True))
+    return Polygon((*down, *up))
+
+
+def box_of_mask(mask: np.ndarray, size: int) -> Box:
+    """The box around the cells of a mask that is not empty."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     cell_y, cell_x = size / mask.shape[0], size / mask.shape[1]
     return Box.from_corners(

@@ -122,7 +122,7 @@ def _lungs(
         for side, value in (("right", 1), ("left", 2))
         if (truth == value).any()
     }
-    masks = seen.lung_masks
+    masks = seen.outlined_lungs
     out = {}
     for side, value in (("right", 1), ("left", 2)):
         if side not in true_boxes:

@@ -133,6 +133,13 @@ class GridTransform:
             box.height / self.scale_y,
         )
 
+    def point_to_source(self, point: tuple[float, float]) -> tuple[float, float]:
+        """A point (x, y) in grid pixels, in source pixels; the inverse of `point_to_grid`."""
+        return (
+            (point[0] - self.offset_x) / self.scale_x,
+            (point[1] - self.offset_y) / self.scale_y,
+        )
+
     @property
     def source_size(self) -> tuple[int, int]:
         """(width, height) of the source in pixels."""

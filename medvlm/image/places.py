@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from medvlm.image.geometry import Box, GridTransform
 from medvlm.image.load import ImageInput
+from medvlm.image.polygon import Polygon
 from medvlm.records import Region
 
 
@@ -42,11 +43,19 @@ class Place:
         """A box in source pixels, in grid pixels, cut to what the grid shows."""
         return self.transform.to_grid(box.intersection(self.extent))
 
-    def region(self, box: Box) -> Region | None:
-        """A box in grid pixels as a region of its frame; None if it is under a pixel in it."""
+    def region(self, box: Box, outline: Polygon | None = None) -> Region | None:
+        """A box in grid pixels as a region of its frame; None if it is under a pixel in it.
+
+        `outline`: of what lies in the box, in grid pixels.
+        """
         own = self.to_source(box)
         if min(own.width, own.height) < 1:
             return None
+        polygon = None
+        if outline is not None:
+            drawn = outline.moved(self.transform.point_to_source)
+            inside = drawn.clip(self.transform.source_width, self.transform.source_height)
+            polygon = [(round(x, 2), round(y, 2)) for x, y in inside.points] if inside else None
         return Region(
             sop_instance_uid=self.sop_instance_uid,
             frame=self.frame,
@@ -54,7 +63,7 @@ class Place:
             y=round(own.y, 2),
             width=round(own.width, 2),
             height=round(own.height, 2),
-            polygon=None,
+            polygon=polygon,
         )
 
     def shows(self, region: Region) -> bool:

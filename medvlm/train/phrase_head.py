@@ -22,8 +22,11 @@ from medvlm.model.vision import VisionModel
 from medvlm.train.films import FilmStore
 from medvlm.train.progress import track
 
-STEPS, BATCH = 400, 12
-RATE, DECAY = 3e-3, 1e-3
+FILMS, VIEWS = 900, 2
+"""Films with lung masks and as many others, each in so many views."""
+STEPS, BATCH = 3000, 8
+RATE, DECAY = 3e-3, 1e-4
+LOOKED_AT = 16
 SEED = 0
 SIDES: tuple[Side, ...] = ("right", "left", "both")
 LUNG_FROM = 0.5
@@ -38,40 +41,72 @@ class Target(NamedTuple):
     mask: Mask
 
 
+class Example(NamedTuple):
+    """One view of a film: its maps (half precision), the lungs that the dense head sees [2, H, W],
+    the lungs to teach, and the opacities, None where nobody looked for them."""
+
+    features: Features
+    seen: Tensor
+    lungs: dict[LungSide, Mask]
+    opacity: Mask | None
+
+
 def fit_phrase_head(
     vision: VisionModel, language: LanguageModel, store: FilmStore, size: int
 ) -> PhraseHead | None:
     """The head, taught on training films of `store`; None if none has a lung mask."""
-    rows = [i for i in np.flatnonzero(store.sides == "training").tolist() if _useful(store, i)]
-    if not any(store.dense_known[i, 0] for i in rows):
+    random = np.random.default_rng(SEED)
+    training = np.flatnonzero(store.sides == "training")
+    masked = store.dense_known[training][:, 0].numpy()
+    if not masked.any():
         return None
+    rows = [
+        own[: FILMS // 2] for own in map(random.permutation, (training[masked], training[~masked]))
+    ]
+    examples = _examples(vision, store, np.concatenate(rows), size)
     torch.manual_seed(SEED)
     head = PhraseHead(vision.encoder.channels, language.width)
     known = _embedded(language)
     optimiser = torch.optim.AdamW(head.parameters(), lr=RATE, weight_decay=DECAY)
-    random = np.random.default_rng(SEED)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=STEPS)
-    for step in track(range(STEPS), "phrases"):
-        own = random.choice(rows, BATCH, replace=len(rows) < BATCH)
-        generators = [torch.Generator().manual_seed(SEED + step * BATCH + i) for i in range(BATCH)]
-        batch = store.batch(own, size, generators)
-        with torch.no_grad():
-            look = vision(batch.images)
-        seen = look.dense.sigmoid()
+    for _ in track(range(STEPS), "phrases"):
         loss = torch.zeros(())
-        for i in range(BATCH):
-            lungs = _lungs(batch.dense[i], batch.dense_known[i], seen[i])
-            targets = film_targets(lungs, _opacity(batch.dense[i], batch.dense_known[i]), random)
+        for i in random.integers(len(examples), size=BATCH):
+            own = examples[i]
+            targets = film_targets(own.lungs, own.opacity, random)
             if targets:
                 queries = torch.stack([known[target.words] for target in targets])
-                features = Features(*(maps[i : i + 1] for maps in look.features))
-                logits = head(features, seen[i : i + 1, :2], queries)[0]
+                features = Features(*(maps[None].float() for maps in own.features))
+                logits = head(features, own.seen[None], queries)[0]
                 loss = loss + _loss(logits, torch.from_numpy(np.stack([t.mask for t in targets])))
         optimiser.zero_grad()
         (loss / BATCH).backward()
         optimiser.step()
         schedule.step()
     return head.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def _examples(vision: VisionModel, store: FilmStore, rows: np.ndarray, size: int) -> list[Example]:
+    found = []
+    for start in track(range(0, len(rows), LOOKED_AT), "films for phrases"):
+        part = rows[start : start + LOOKED_AT]
+        for view in range(VIEWS):
+            seeds = [(SEED, int(row), view) for row in part]
+            generators = [_generator(seed) for seed in seeds] if view else None
+            batch = store.batch(part, size, generators)
+            look = vision(batch.images)
+            dense = look.dense.sigmoid()
+            for i in range(len(part)):
+                lungs = _lungs(batch.dense[i], batch.dense_known[i], dense[i])
+                opacity = _opacity(batch.dense[i], batch.dense_known[i])
+                maps = Features(*(maps[i].half() for maps in look.features))
+                found.append(Example(maps, dense[i, :2].clone(), lungs, opacity))
+    return found
+
+
+def _generator(seed: tuple[int, ...]) -> torch.Generator:
+    return torch.Generator().manual_seed(int(np.random.default_rng(seed).integers(2**31)))
 
 
 def film_targets(
@@ -104,11 +139,6 @@ def _embedded(language: LanguageModel) -> dict[str, Tensor]:
     texts += [opacity_in(Part(side, name)) for side in SIDES[:2] for name in _OPAQUE_PARTS]
     texts = list(dict.fromkeys(texts))
     return dict(zip(texts, language.phrases(texts), strict=True))
-
-
-def _useful(store: FilmStore, row: int) -> bool:
-    known = store.dense_known[row]
-    return bool(known[0]) or bool(known[DENSE_OPACITY]) or store.kinds[row] == "nih_cxr"
 
 
 def _lungs(dense: Tensor, known: Tensor, seen: Tensor) -> dict[LungSide, Mask]:
