@@ -15,7 +15,7 @@ from medvlm.draft.answer import answer_question
 from medvlm.draft.compose import draft_study
 from medvlm.draft.look import look_at
 from medvlm.draft.parse import parse_sentence
-from medvlm.image.load import load_image
+from medvlm.image.load import ImageInput, load_image
 from medvlm.model.base_llm import WHEEL
 from medvlm.model.checkpoint import DEFAULT, Checkpoint, load_checkpoint
 from medvlm.resources import sample_film
@@ -68,3 +68,36 @@ def test_other_images_are_refused_by_their_looks_alone(
     picture.save(tmp_path / "picture.png")
     (seen,) = look_at(default, [load_image(read_instance(tmp_path / "picture.png"))])
     assert not seen.check.accepted
+
+
+OUTSIDE = (
+    *("693_UNCR.dcm", "CT_small.dcm", "JPEG-LL.dcm", "JPGLosslessP14SV1_1s_1f_8b.dcm"),
+    *("MR-SIEMENS-DICOM-WithOverlays.dcm", "MR2_UNCR.dcm", "MR_small.dcm", "OT-PAL-8-face.dcm"),
+    *("RG3_UNCR.dcm", "US1_UNCR.dcm", "OBXXXX1A.dcm", "color-pl.dcm", "emri_small.dcm"),
+    *("mlut_18.dcm", "vlut_04.dcm", "gdcm-US-ALOKA-16.dcm", "explicit_VR-UN.dcm"),
+    *("bad_sequence.dcm", "eCT_Supplemental.dcm", "examples_overlay.dcm", "SC_rgb.dcm"),
+)
+
+
+def _untagged(image: ImageInput) -> ImageInput:
+    """As a plain picture: without a header, and without colour."""
+    return ImageInput(image.pixels, "picture", image.sha256, False)
+
+
+@pytest.mark.slow
+def test_pictures_from_elsewhere_are_refused_without_their_headers(default: Checkpoint) -> None:
+    """CT, MR, ultrasound, a wrist, lookup-table patterns, a face, photographs, patterns."""
+    from sklearn.datasets import load_sample_images
+
+    images = [_untagged(load_image(read_instance(shipped(name)))) for name in OUTSIDE]
+    photographs = [picture.mean(axis=2) / 255 for picture in load_sample_images().images]
+    ramp = np.tile(np.linspace(0, 1, 400), (400, 1))
+    noise = np.random.default_rng(0).random((400, 400))
+    checks = ((np.indices((400, 400)) // 50).sum(axis=0) % 2).astype(float)
+    for pixels in (*photographs, ramp, noise, checks):
+        images.append(ImageInput(pixels.astype(np.float32), "picture", "0" * 64, False))
+    accepted = [i for i, seen in enumerate(look_at(default, images)) if seen.check.accepted]
+    assert accepted == []
+    assert next(
+        look_at(default, [_untagged(load_image(read_instance(sample_film())))])
+    ).check.accepted
