@@ -169,7 +169,7 @@ def test_a_sentence_that_claims_too_much_is_withheld_with_the_reason() -> None:
     ]
     kept, summary, (withheld,) = withhold(findings)
     assert [finding.finding for finding in kept] == ["Effusion"]
-    assert summary == "Pleural effusion."
+    assert summary == "Pleural effusion. More was written and withheld."
     assert (withheld.finding, withheld.text, withheld.probability) == (
         "Nodule",
         "2 cm nodule.",

@@ -25,7 +25,6 @@ from medvlm.draft.known import (
     presence_reply,
 )
 from medvlm.draft.look import Seen, look_at
-from medvlm.draft.phrases import part_reply
 from medvlm.draft.question import Parsed, parse_question
 from medvlm.draft.region_reply import other_side_reply, region_presence_reply, region_reply
 from medvlm.draft.then_and_now import NO_PRIOR, UNTOLD, comparison_reply
@@ -116,10 +115,6 @@ def reply(
         if made is not None:
             return made
     if seen.check.accepted:
-        if parsed.kind == "part":
-            placed = part_reply(checkpoint, seen, parsed.part)
-            if placed is not None:
-                return placed
         known = known_reply(checkpoint, seen, question, parsed, region)
         if known is None and region is not None:
             known = _of_region(checkpoint, seen, parsed, region)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from medvlm.draft.anatomy import Part, Side, known_part, part_masks
 from medvlm.draft.decide import decide
 from medvlm.draft.ground import finding_boxes, place, regions
 from medvlm.draft.locate import ScoredBox, box_of_mask, outline_of_mask, place_of
@@ -16,6 +17,8 @@ from medvlm.image.geometry import Box
 from medvlm.image.polygon import Drawn, Polygon, box_of
 from medvlm.model.checkpoint import Checkpoint
 from medvlm.records import Region
+
+NOT_FOUND = "It was not found in this image."
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ def known_reply(
         case "region_place" if region is not None:
             words = place_words(place_of([seen.transform.to_grid(box_of(region))], seen.lungs))
             return Reply(words, None, [own_region(seen, region)]) if words else None
+        case "part":
+            return part_reply(seen, parsed.part)
         case "view":
             return _view(seen, question)
         case "sex":
@@ -71,6 +76,21 @@ def lungs_reply(seen: Seen, parsed: Parsed) -> Reply:
         for side in found
     ]
     return Reply(f"The {names} lung{plural} marked.", None, [own for own in marked if own])
+
+
+def part_reply(seen: Seen, phrase: str) -> Reply | None:
+    """Where a part of the lungs is, in their masks; None for a name that rules do not know."""
+    part = known_part(phrase)
+    if part is None:
+        return None
+    size = seen.transform.size
+    sides: tuple[Side, ...] = ("right", "left") if part.side == "both" else (part.side,)
+    own = part_masks(seen.outlined_lungs)
+    masks = [own[wanted] for side in sides if (wanted := Part(side, part.name)) in own]
+    boxes = [box_of_mask(mask, size) for mask in masks if mask.any()]
+    if not boxes:
+        return Reply(NOT_FOUND)
+    return Reply("It is marked.", None, regions(seen, boxes))
 
 
 def modality_reply(
