@@ -84,7 +84,8 @@ def test_the_wheel_holds_the_resources_and_nothing_at_the_top(wheel: Path, root:
     assert "medvlm/schemas/draft.schema.json" in names
     checkpoint = {n.rpartition("medvlm-cxr-lite/")[2] for n in names if "medvlm-cxr-lite/" in n}
     adapter = {f"adapter/adapter_{part}" for part in ("config.json", "model.safetensors")}
-    assert checkpoint == {"README.md", "config.yaml", "model.safetensors", *adapter}
+    own = {"README.md", "config.yaml", "model.safetensors", "extras.safetensors"}
+    assert checkpoint == own | adapter
     assert not [name for name in names if "__pycache__" in name]
 
 
