@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING
 
 import streamlit as st
@@ -43,12 +42,6 @@ NOTICE = (
     "used for the care of a patient."
 )
 POLARITIES = {"present": "Present", "uncertain": "Possible", "absent": "Absent"}
-
-
-@st.cache_resource
-def turns() -> Lock:
-    """One session at a time asks the model: its adapters are switched while it reads phrases."""
-    return Lock()
 
 
 @st.cache_resource(show_spinner="Loading the model ...")
@@ -145,7 +138,7 @@ def _drafted(files: tuple[Path, Path | None], study: Study, prior: Prior | None)
     key = (*map(str, files), study.name)
     if key not in drafts:
         model = model_of_page()
-        with st.spinner("Drafting ..."), turns():
+        with st.spinner("Drafting ..."):
             drafts[key] = draft_study(model, study, prior)
     result: DraftResult = drafts[key]
     return result
@@ -217,7 +210,7 @@ def _ask(study: Study, prior: Prior | None) -> None:
         box = _region(image)
         answer = None
         if st.button("Ask", type="primary", disabled=not question.strip()):
-            with st.spinner("Looking ..."), turns():
+            with st.spinner("Looking ..."):
                 answer = answer_question(
                     model_of_page(), image, question.strip(), box, study=study, prior=prior
                 )

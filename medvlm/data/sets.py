@@ -49,6 +49,10 @@ class Film:
     validation: bool = False
     age_years: float | None = None
 
+    def boxes_of(self, finding: str) -> list[Fractions]:
+        """Where people saw a finding."""
+        return [box for name, box in self.boxes if name == finding]
+
 
 @dataclass(frozen=True)
 class Question:

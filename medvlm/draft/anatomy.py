@@ -141,14 +141,11 @@ def known_part(phrase: str) -> Part | None:
     names = {name for name, pattern in _NAMES if pattern.search(phrase)}
     if "costophrenic angle" in names:
         names -= {"base"}  # "lateral base", "angle at the base"
-    sides = {side for side in ("right", "left") if re.search(rf"\b{side}\b", phrase, re.I)}
+    one_side: tuple[Side, ...] = ("right", "left")
+    sides = [side for side in one_side if re.search(rf"\b{side}\b", phrase, re.I)]
     if len(names) != 1 or len(sides) > 1:
         return None
-    name = names.pop()
-    side: Side = "both"
-    if sides:
-        side = "right" if "right" in sides else "left"
-    return Part(side, name)
+    return Part(sides[0] if sides else "both", names.pop())
 
 
 def _cut(

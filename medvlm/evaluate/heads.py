@@ -68,8 +68,8 @@ def grounding(scanned: Sequence[Scanned], constant: Sequence[ScoredBox]) -> dict
     """
     films = [item for item in scanned if item.film.reviewed]
     result: dict[str, Any] = {}
-    if any(_true_boxes(item, OPACITY) for item in films):
-        truth = [_true_boxes(item, OPACITY) for item in films]
+    if any(item.film.boxes_of(OPACITY) for item in films):
+        truth = [item.film.boxes_of(OPACITY) for item in films]
         said = [item.boxes[OPACITY] for item in films]
         groups = _groups(films)
         result = grounding_scores(said, truth, groups)
@@ -85,12 +85,12 @@ def grounding(scanned: Sequence[Scanned], constant: Sequence[ScoredBox]) -> dict
         }
     per_finding = {}
     for name in FINDINGS:
-        own = [item for item in scanned if _true_boxes(item, name)]
+        own = [item for item in scanned if item.film.boxes_of(name)]
         scored_above = name == OPACITY and "map50" in result
         if own and LEXICON[name].localisable and not scored_above:
             scores = grounding_scores(
                 [item.boxes[name] for item in own],
-                [_true_boxes(item, name) for item in own],
+                [item.film.boxes_of(name) for item in own],
                 _groups(own),
             )
             per_finding[name] = unless_few(scores, _groups(own))
@@ -129,7 +129,7 @@ def _found(films: Sequence[Scanned], keep: Callable[[Fractions], bool]) -> dict[
     """How well the opacity boxes cover the true ones that `keep` picks; intervals by patient."""
     overlaps, patients = [], []
     for item in films:
-        truth = [box for box in _true_boxes(item, OPACITY) if keep(box)]
+        truth = [box for box in item.film.boxes_of(OPACITY) if keep(box)]
         found = iou([box for box, _ in item.boxes[OPACITY]], truth).max(axis=0, initial=0)
         overlaps += found.tolist()
         patients += [item.film.group] * len(truth)
@@ -141,10 +141,6 @@ def _found(films: Sequence[Scanned], keep: Callable[[Fractions], bool]) -> dict[
         **mean_with_interval("recall50", np.array(overlaps) >= IOU_HIT, counts),
     }
     return unless_few(scores, patients) | {"n_boxes": len(overlaps)}
-
-
-def _true_boxes(item: Scanned, finding: str) -> list[Fractions]:
-    return [box for name, box in item.film.boxes if name == finding]
 
 
 def _columns(scanned: Sequence[Scanned]) -> tuple[list[str], np.ndarray, np.ndarray]:

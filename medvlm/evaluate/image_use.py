@@ -131,7 +131,7 @@ def _donors(checkpoint: Checkpoint, names: Sequence[str]) -> dict[str, Floats]:
 def _place(checkpoint: Checkpoint, seen: Seen, film: Film, finding: str) -> tuple[list[Box], bool]:
     """The finding's boxes in source pixels, and whether they are the true ones."""
     width, height = seen.image.width, seen.image.height
-    true = [Box.from_fractions(*box, width, height) for name, box in film.boxes if name == finding]
+    true = [Box.from_fractions(*box, width, height) for box in film.boxes_of(finding)]
     if true:
         return true, True
     released = [item.box for item in released_boxes(checkpoint, seen, finding)]

@@ -33,7 +33,7 @@ def ask_regions(checkpoint: Checkpoint, film: Film, seen: Seen) -> tuple[Asked, 
     if not film.reviewed:
         return ()
     size = (float(seen.image.width), float(seen.image.height))
-    true = [Box.from_fractions(*box, *size) for name, box in film.boxes if name == OPACITY]
+    true = [Box.from_fractions(*box, *size) for box in film.boxes_of(OPACITY)]
     places = [(box, True) for box in true]
     if true:
         others = [box_of(beyond) for box in true if (beyond := mirrored(seen, box)) is not None]

@@ -21,9 +21,7 @@ def vision_loss(look: Look, batch: FilmBatch, opacity_weight: float) -> dict[str
     known = batch.dense_known[..., None, None].float()
     pixelwise = F.binary_cross_entropy_with_logits(dense, batch.dense, reduction="none") * known
     pixelwise = pixelwise.mean(dim=(0, 2, 3)) / known.mean(dim=(0, 2, 3)).clamp_min(1e-3)
-    probability = dense.sigmoid()
-    overlap = 2 * (probability * batch.dense).sum(dim=(2, 3)) + 1
-    dice = 1 - overlap / ((probability + batch.dense).sum(dim=(2, 3)) + 1)
+    dice = dice_loss(dense.sigmoid(), batch.dense)
     lungs = (dice * batch.dense_known)[:, :2].sum() / batch.dense_known[:, :2].sum().clamp_min(1)
     return {
         "findings_loss": masked_bce(look.findings.float(), batch.findings) * 2,
@@ -31,6 +29,12 @@ def vision_loss(look: Look, batch: FilmBatch, opacity_weight: float) -> dict[str
         "lungs_loss": (pixelwise[0] + pixelwise[1] + lungs) * 0.3,
         "opacity_loss": pixelwise[2] * opacity_weight,
     }
+
+
+def dice_loss(probability: Tensor, truth: Tensor) -> Tensor:
+    """1 - Dice of maps [..., H, W]; one cell is added to both, so that nothing on nothing is 0."""
+    overlap = 2 * (probability * truth).sum(dim=(-2, -1)) + 1
+    return 1 - overlap / ((probability + truth).sum(dim=(-2, -1)) + 1)
 
 
 def masked_bce(logits: Tensor, targets: Tensor) -> Tensor:

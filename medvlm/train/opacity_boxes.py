@@ -36,7 +36,7 @@ class Marked(NamedTuple):
 def true_boxes(seen: Seen, film: Film) -> list[Box]:
     """A film's opacity boxes in grid pixels."""
     size = seen.transform.source_size
-    own = [Box.from_fractions(*box, *size) for name, box in film.boxes if name == OPACITY]
+    own = [Box.from_fractions(*box, *size) for box in film.boxes_of(OPACITY)]
     return [seen.transform.to_grid(box) for box in own]
 
 

@@ -28,6 +28,7 @@ from medvlm.model.heads import DenseHead
 from medvlm.model.vision import VisionModel
 from medvlm.train.augment import random_affine, random_exposure, warp
 from medvlm.train.lesions import draw_lesion
+from medvlm.train.losses import dice_loss
 from medvlm.train.progress import track
 
 VIEWS_OF_BOXED, VIEWS_OF_CLEAR = 5, 2
@@ -52,8 +53,10 @@ def fit_opacity_head(
 ) -> DenseHead | None:
     """Taught on the training films among `films`; None with too few boxes, or for volumes."""
     learned = [film for film in films if not film.validation]
-    boxed = [film for film in learned if film.reviewed and _boxes(film)]
-    clear = [film for film in learned if (film.reviewed and not _boxes(film)) or film.normal]
+    boxed = [film for film in learned if film.reviewed and film.boxes_of(OPACITY)]
+    clear = [
+        film for film in learned if (film.reviewed and not film.boxes_of(OPACITY)) or film.normal
+    ]
     if len(boxed) < FEWEST or not clear or checkpoint.config.model.encoder.slices:
         return None
     vision, size = checkpoint.model.vision, checkpoint.config.model.encoder.size
@@ -112,11 +115,9 @@ def _taught(
 def _loss(logits: Tensor, truth: Tensor) -> Tensor:
     """Cross-entropy [B, H, W], and Dice on the films that have an opacity."""
     cross = F.binary_cross_entropy_with_logits(logits, truth)
-    said = logits.sigmoid()
-    overlap = 2 * (said * truth).sum(dim=(1, 2)) + 1
-    dice = 1 - overlap / ((said + truth).sum(dim=(1, 2)) + 1)
     with_one = truth.flatten(1).amax(dim=1) > 0.5
-    return cross + DICE * (dice * with_one).sum() / with_one.sum().clamp_min(1)
+    dice = dice_loss(logits.sigmoid(), truth) * with_one
+    return cross + DICE * dice.sum() / with_one.sum().clamp_min(1)
 
 
 @torch.no_grad()
@@ -139,12 +140,8 @@ def _film(film: Film, size: int) -> tuple[np.ndarray, list[Box]]:
     """The film on the grid [size, size], and its opacity boxes in grid pixels."""
     image = load_film(film.image)
     grid, transform = image.grid(size)
-    own = [Box.from_fractions(*box, image.width, image.height) for box in _boxes(film)]
+    own = [Box.from_fractions(*box, image.width, image.height) for box in film.boxes_of(OPACITY)]
     return grid, [transform.to_grid(box) for box in own]
-
-
-def _boxes(film: Film) -> list[tuple[float, float, float, float]]:
-    return [box for name, box in film.boxes if name == OPACITY]
 
 
 def _shapes(vision: VisionModel, image: np.ndarray, boxes: Sequence[Box]) -> list[np.ndarray]:

@@ -20,10 +20,11 @@ from medvlm.model.language import LanguageModel
 from medvlm.model.phrase_head import PhraseHead
 from medvlm.model.vision import VisionModel
 from medvlm.train.films import FilmStore
+from medvlm.train.losses import dice_loss
 from medvlm.train.progress import track
 
 FILMS, VIEWS = 900, 2
-"""Films with lung masks and as many others, each in so many views."""
+"""Films at most, half of them with lung masks, each in so many views."""
 STEPS, BATCH = 3000, 8
 RATE, DECAY = 3e-3, 1e-4
 LOOKED_AT = 16
@@ -169,7 +170,5 @@ def _loss(logits: Tensor, masks: Tensor) -> Tensor:
     """Cross-entropy and Dice [P, H, W], so that small parts count like large ones."""
     truth = masks.float()
     cross = F.binary_cross_entropy_with_logits(logits, truth)
-    said = logits.sigmoid()
-    overlap = 2 * (said * truth).sum(dim=(1, 2)) + 1
-    dice = 1 - overlap / ((said + truth).sum(dim=(1, 2)) + 1)
+    dice = dice_loss(logits.sigmoid(), truth)
     return cross + dice[masks.flatten(1).any(dim=1)].sum() / len(masks)

@@ -8,7 +8,7 @@ size) is therefore measured on the patients that they were fitted on; AUROCs are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
-from medvlm.data.sets import Film, load_set
+from medvlm.data.sets import DataSet, Film, load_set
 from medvlm.draft.answer import presence_margins
 from medvlm.draft.ground import OPACITY, regions
 from medvlm.draft.locate import DENSE_OPACITY, map_boxes
@@ -66,7 +66,8 @@ def release(
     there. `cache`: for the films' pixels.
     """
     loaded = load_checkpoint(str(checkpoint), llm_path)
-    nih = load_set(data / "nih_cxr").films
+    adults, children = load_set(data / "nih_cxr"), _children(data)
+    nih = adults.films
     opacity = fit_opacity_head(loaded, nih)
     # Everything else is read from the averaged map.
     loaded = replace(loaded, extras=Extras(opacity=opacity))
@@ -85,11 +86,7 @@ def release(
         opacity=_opacity_cut(films, opacities),
         frontal_chest=0.5,
     )
-    training = [
-        [box for name, box in film.boxes if name == OPACITY]
-        for film in nih
-        if film.reviewed and not film.validation
-    ]
+    training = [film.boxes_of(OPACITY) for film in nih if film.reviewed and not film.validation]
     config: CheckpointConfig = loaded.config.model_copy(
         update={
             "calibration": calibration,
@@ -103,8 +100,8 @@ def release(
         choose_donors(loaded, learned),
         fit_box_scorer(_marked(loaded, learned)),
         References.of(truth, probabilities),
-        _phrases(loaded, data, cache),
-        familiarity_of(loaded, [nih, *_others(data)]),
+        None if children is None else _phrases(loaded, adults, children, cache),
+        familiarity_of(loaded, [own.films for own in (adults, children) if own is not None]),
         opacity,
     )
     save_checkpoint(loaded.model, config, out, extras)
@@ -113,19 +110,18 @@ def release(
     return out
 
 
-def _others(data: Path) -> list[Sequence[Film]]:
-    """The films of Kermany's set, if it is there."""
+def _children(data: Path) -> DataSet | None:
+    """Kermany's set, if it is there."""
     root = data / "kermany_cxr"
-    return [load_set(root).films] if (root / "labels.csv").is_file() else []
+    return load_set(root) if (root / "labels.csv").is_file() else None
 
 
-def _phrases(checkpoint: Checkpoint, data: Path, cache: Path) -> PhraseHead | None:
-    """Taught on the films with lung masks, and on as many as there are without."""
-    if not (data / "kermany_cxr" / "labels.csv").is_file():
-        return None
-    masked = load_set(data / "kermany_cxr")
-    films = tuple(film for film in masked.films if film.lung_mask is not None)
-    store = FilmStore.build([load_set(data / "nih_cxr"), replace(masked, films=films)], cache)
+def _phrases(
+    checkpoint: Checkpoint, adults: DataSet, children: DataSet, cache: Path
+) -> PhraseHead | None:
+    """Taught on the children's films with lung masks, and on adults' without."""
+    films = tuple(film for film in children.films if film.lung_mask is not None)
+    store = FilmStore.build([adults, replace(children, films=films)], cache)
     model = checkpoint.model
     return fit_phrase_head(model.vision, model.language, store, model.config.encoder.size)
 
@@ -186,7 +182,7 @@ def _collect(
 
 def _marked(checkpoint: Checkpoint, films: list[Film]) -> list[Marked]:
     """The reviewed films with an opacity box, as the model sees them."""
-    boxed = [f for f in films if f.reviewed and any(name == OPACITY for name, _ in f.boxes)]
+    boxed = [f for f in films if f.reviewed and f.boxes_of(OPACITY)]
     looks = look_at_files(checkpoint, [film.image for film in boxed], 8, "fitting boxes")
     # Visual tokens of a hundred films would fill the memory for nothing.
     return [
@@ -213,9 +209,9 @@ def _boxes_at(seen: Seen) -> Callable[[float], list]:
 def _opacity_cut(films: list[Film], opacities: list[Callable[[float], list]]) -> float:
     """The coarse cut-off with the best mean best IoU on the reviewed films with a box."""
     marked = [
-        (boxes, [box for name, box in film.boxes if name == OPACITY])
+        (boxes, film.boxes_of(OPACITY))
         for film, boxes in zip(films, opacities, strict=True)
-        if film.reviewed and any(name == OPACITY for name, _ in film.boxes)
+        if film.reviewed and film.boxes_of(OPACITY)
     ]
     scores = [
         mean_best_iou([boxes(cut) for boxes, _ in marked], [true for _, true in marked])

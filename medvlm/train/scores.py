@@ -225,7 +225,7 @@ def _overlap(said: np.ndarray, true: np.ndarray) -> np.ndarray:
 
 
 def _opacities(film: Film) -> list[Fractions]:
-    return [box for name, box in film.boxes if name == OPACITY] if film.reviewed else []
+    return film.boxes_of(OPACITY) if film.reviewed else []
 
 
 def _in_grid(film: Film, boxes: Sequence[Fractions], size: int) -> list[Box]:
