@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from typer.testing import CliRunner
 
 from medvlm.cli import application
 from medvlm.config.compare import CompareConfig, merged
+from medvlm.data.sets import Film
 from medvlm.errors import CheckpointError, ConfigError
 from medvlm.evaluate.comparison import compare, markdown
 from medvlm.train.compare import COST, SCORES, _Sets, finished, runs
@@ -176,8 +176,9 @@ def test_pretraining_is_given_the_language_model(
 
 def test_places_asked_about_are_opacities_and_their_mirror_images() -> None:
     def places(*boxes: tuple[float, float, float, float]) -> list:
-        film = SimpleNamespace(boxes=[("Lung_Opacity", box) for box in boxes], reviewed=True)
-        return _places(film)
+        opacities = tuple(("Lung_Opacity", box) for box in boxes)
+        unknown = np.full(1, np.nan)
+        return _places(Film(Path("film"), "patient", unknown, unknown, opacities, reviewed=True))
 
     left = (0.125, 0.25, 0.25, 0.5)
     assert places(left) == [(left, True), ((0.625, 0.25, 0.25, 0.5), False)]

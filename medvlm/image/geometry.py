@@ -79,7 +79,8 @@ class Box:
         """Intersection over union, 0..1; 0 where both are empty."""
         common = self.intersection(other).area
         union = self.area + other.area - common
-        return common / union if union > 0 else 0.0
+        # Far from the origin edges are rounded: a sliver may seem to share more than its area.
+        return min(1.0, common / union) if union > 0 else 0.0
 
     def clip(self, width: float, height: float) -> Box:
         """The part inside an image of `width` x `height`; empty and on its border if outside."""
