@@ -19,6 +19,15 @@ MedVLMError
 │   ├── BaseModelMissing  base_model_missing
 │   └── PromotionRefused  promotion_refused
 ├── TrainingError         training
+├── ReviewError           review
+│   ├── NotAllowed        not_allowed
+│   ├── StudyLocked       study_locked
+│   ├── Stale             stale
+│   ├── NotReady          not_ready
+│   ├── AlreadySigned     already_signed
+│   ├── WrongPin          wrong_pin
+│   └── StoreError        store
+├── ExportError           export
 └── UsageError            usage (the command line exits 2)
     └── MissingExtra      missing_extra
 
@@ -169,6 +178,60 @@ class TrainingError(MedVLMError):
     """Training came to a point from which it cannot go on."""
 
     code = "training"
+
+
+class ReviewError(MedVLMError):
+    """The desk cannot do what was asked; nothing was changed."""
+
+    code = "review"
+
+
+class NotAllowed(ReviewError):
+    """The person's role does not allow it."""
+
+    code = "not_allowed"
+
+
+class StudyLocked(ReviewError):
+    """Somebody else reviews the study."""
+
+    code = "study_locked"
+
+
+class Stale(ReviewError):
+    """The review was changed since it was last looked at."""
+
+    code = "stale"
+
+
+class NotReady(ReviewError):
+    """The report has problems that must be settled before it is signed."""
+
+    code = "not_ready"
+
+
+class AlreadySigned(ReviewError):
+    """A signed report is amended only by an addendum."""
+
+    code = "already_signed"
+
+
+class WrongPin(ReviewError):
+    """The PIN is wrong, or was wrong too often."""
+
+    code = "wrong_pin"
+
+
+class StoreError(ReviewError):
+    """The database or the folder of files cannot be used."""
+
+    code = "store"
+
+
+class ExportError(MedVLMError):
+    """The report cannot be written in the form asked for."""
+
+    code = "export"
 
 
 class UsageError(MedVLMError):

@@ -22,7 +22,9 @@ from medvlm.cli.inspect import inspect
 from medvlm.cli.model import model
 from medvlm.cli.page import page
 from medvlm.cli.train import pretrain, release, train
-from medvlm.errors import MedVLMError, UsageError
+from medvlm.errors import MedVLMError, MissingExtra, UsageError
+
+OF_THE_MODEL = frozenset({"torch", "torchvision", "timm", "transformers", "peft", "safetensors"})
 
 application = typer.Typer(
     name="medvlm",
@@ -50,5 +52,14 @@ def main() -> None:
     except MedVLMError as error:
         report_error(error)
         sys.exit(2 if isinstance(error, UsageError) else 1)
+    except ModuleNotFoundError as error:
+        if error.name not in OF_THE_MODEL:
+            raise
+        extra = MissingExtra(
+            f"this needs a model, and {error.name} is not installed",
+            remedy="pip install 'medvlm[model]'",
+        )
+        report_error(extra)
+        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -1,0 +1,100 @@
+"""Who acts: the desk's one local reviewer, or whoever the hospital's log-in names."""
+
+from __future__ import annotations
+
+import time
+
+import streamlit as st
+
+from app.session import attempt, idle, settings, store, touch
+from app.words import bare, words
+from medvlm.config.desk import Oidc
+from medvlm.errors import WrongPin
+from medvlm.review import people
+from medvlm.review.records import Person
+
+_CLOSED = "closed"
+
+
+def signed_in() -> Person | None:
+    """Puts the person into the session; None where the page must not be shown (it says why)."""
+    oidc = settings().oidc
+    acting = _by_log_in(oidc) if oidc else people.local_person(store())
+    if acting is None:
+        return None
+    st.session_state["person"] = acting
+    if idle():
+        st.session_state[_CLOSED] = True
+    if st.session_state.get(_CLOSED) and not _opened_again(acting):
+        return None
+    touch()
+    return acting
+
+
+def proof() -> str | None:
+    """The log-in that has just vouched for the person again, None for a desk with PINs."""
+    if not settings().oidc:
+        return None
+    return str(st.user.get("iss", "")) or None
+
+
+def fresh_log_in(seconds: float = 120) -> bool:
+    """Whether the person has logged in within the last seconds, as a signature needs."""
+    issued = st.user.get("auth_time") or st.user.get("iat")
+    return issued is not None and time.time() - float(str(issued)) <= seconds
+
+
+def _by_log_in(oidc: Oidc) -> Person | None:
+    if not st.user.is_logged_in:
+        st.info(words("login.needed"))
+        st.button(words("login.button"), type="primary", on_click=st.login)
+        return None
+    claims = dict(st.user)
+    role = oidc.roles.role(claims)
+    if role is None:
+        st.error(words("login.none"))
+        st.button(words("logout.button"), on_click=st.logout)
+        return None
+    name = str(claims.get("name") or claims.get("email") or claims["sub"])
+    return people.signed_in(store(), str(claims["sub"]), name, role)
+
+
+def _opened_again(acting: Person) -> bool:
+    """After idleness: a log-in, or the PIN where there is one; else a click."""
+    if settings().oidc:
+        st.session_state.clear()
+        st.logout()
+        return False
+    st.info(words("idle.title"), icon=":material/lock:")
+    with st.form("unlock"):
+        has_pin = people.has_pin(store(), acting)
+        pin = st.text_input(words("pin.label"), type="password") if has_pin else ""
+        if not st.form_submit_button(words("idle.unlock"), type="primary"):
+            return False
+    if has_pin:
+        try:
+            people.check_pin(store(), acting, pin)
+        except WrongPin as error:
+            st.text(str(error))
+            return False
+    del st.session_state[_CLOSED]
+    st.rerun()
+
+
+def choose_pin() -> str | None:
+    """A form for the first PIN; the PIN once it is set."""
+    st.text(bare("pin.set"))
+    with st.form("choose-pin"):
+        first = st.text_input(words("pin.new"), type="password", key="pin-first")
+        second = st.text_input(words("pin.repeat"), type="password", key="pin-second")
+        if not st.form_submit_button(words("sentence.save")):
+            return None
+    if first != second:
+        st.error(words("pin.differ"))
+        return None
+    acting = st.session_state["person"]
+    attempt(people.set_pin, store(), acting, first)
+    if not people.has_pin(store(), acting):
+        st.rerun()
+
+    return first

@@ -1,0 +1,229 @@
+"""One sentence of the report: what it says, how sure and why, what the reviewer does with it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Literal
+
+import streamlit as st
+
+from app.session import act, drawn, forget_drawn, select, selected
+from app.words import REJECTIONS, bare, finding_words, words
+from medvlm.findings import FINDINGS
+from medvlm.review import review as actions
+from medvlm.review.records import Review, Sentence
+
+OPENED = "opened"
+"""(sentence, "edit" or "reject"): the one whose form is open."""
+_SIGNS = {
+    "unresolved": ":material/pending:",
+    "accepted": ":material/check:",
+    "edited": ":material/edit:",
+    "rejected": ":material/close:",
+    "added": ":material/person_add:",
+}
+_COLOURS: dict[str, Literal["orange", "blue", "violet", "gray", "green"]] = {
+    "unresolved": "orange",
+    "accepted": "blue",
+    "edited": "violet",
+    "rejected": "gray",
+    "added": "green",
+}
+
+
+def line(number: int, one: Sentence, review: Review, may_change: bool) -> None:
+    """Draws the sentence; the chosen one has the keys."""
+    chosen = one.id == selected()
+    mark = "-chosen" if chosen else ""
+    with st.container(key=f"sentence-{one.decision}-{one.id}{mark}", gap="small"):
+        st.text(f"{number}.  {one.text}")
+        _facts(one)
+        if st.session_state.get(OPENED) == (one.id, "edit") and may_change:
+            _edit(one, review)
+        else:
+            _buttons(number, one, review, chosen, may_change)
+            if st.session_state.get(OPENED) == (one.id, "reject") and may_change:
+                _reasons(one, review)
+
+
+def _facts(one: Sentence) -> None:
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        reason = words(f"rejection.{one.reason}") if one.reason else ""
+        decided = words(f"decision.{one.decision}", reason=reason)
+        st.badge(decided, icon=_SIGNS[one.decision], color=_COLOURS[one.decision])
+        st.badge(_origin(one), color="gray")
+        st.caption(f"{finding_words(one.finding)}: {words(f'polarity.{one.polarity}')}")
+        if one.probability is not None:
+            st.caption(words("sentence.probability", value=f"{one.probability:.2f}"))
+        if one.evidence is not None:
+            evidence = one.evidence
+            values = {
+                "image": evidence.p_image,
+                "erased": evidence.p_erased,
+                "blank": evidence.p_blank,
+                "other": evidence.p_other,
+            }
+            shown = {name: f"{value:.2f}" for name, value in values.items()}
+            st.caption(words(f"evidence.{evidence.status}"), help=words("evidence.help", **shown))
+        elif one.machine is not None and one.polarity != "absent":
+            st.caption(words("evidence.none"))
+        if one.change:
+            st.caption(words(f"change.{one.change}"))
+        count = len(one.regions)
+        if count:
+            st.caption(
+                words("sentence.region") if count == 1 else words("sentence.regions", count=count)
+            )
+        elif one.polarity != "absent":
+            st.caption(words("sentence.no_region"))
+    for flag in one.flags:
+        st.text(bare("sentence.doubtful", why=flag.message))
+    if one.withheld:
+        st.text(bare("report.withheld_why", reason=one.withheld))
+    if one.machine is not None and one.decision == "edited":
+        st.text(bare("sentence.machine_said", text=one.machine.text))
+
+
+def _origin(one: Sentence) -> str:
+    if one.withheld:
+        return words("origin.withheld")
+    if one.machine is None:
+        return words("origin.human")
+    return words("origin.edited" if one.decision == "edited" else "origin.machine")
+
+
+def _buttons(number: int, one: Sentence, review: Review, chosen: bool, may_change: bool) -> None:
+    """The chosen sentence's buttons answer to keys; there is only one of each."""
+    with st.container(horizontal=True, gap="small"):
+        st.button(
+            words("sentence.show"),
+            key=f"show-{one.id}",
+            help=words("sentence.show_help", number=number),
+            icon=":material/my_location:",
+            type="primary" if chosen else "secondary",
+            on_click=select,
+            args=(one.id,),
+        )
+        if not may_change:
+            return
+        button = partial(_button, one, chosen)
+        if one.decision == "unresolved":
+            button("accept", "Alt+A", _decide, actions.accept, one.id, review)
+        if one.decision != "rejected":
+            button("edit", "Alt+E", _open, one.id, "edit")
+        if one.decision == "added":
+            button("remove", "Alt+X", act_on, actions.reopen, one.id, review)
+        elif one.decision != "rejected":
+            button("reject", "Alt+X", _open, one.id, "reject")
+        if one.decision in ("accepted", "edited", "rejected"):
+            button("reopen", "Alt+O", act_on, actions.reopen, one.id, review)
+        kept = drawn()
+        if kept is not None and one.polarity != "absent" and one.decision != "rejected":
+            button("move", "Alt+M", _move, one.id, review)
+
+
+def _button(
+    one: Sentence, chosen: bool, name: str, key: str, action: object, *given: object
+) -> None:
+    st.button(
+        words(f"sentence.{name}"),
+        key=f"{name}-{one.id}",
+        shortcut=key if chosen else None,
+        on_click=action,  # type: ignore[arg-type]
+        args=given,
+    )
+
+
+def act_on(action: object, sentence: str, review: Review) -> None:
+    """An action that needs only the sentence."""
+    act(action, sentence, version=review.version)  # type: ignore[arg-type]
+
+
+def _decide(action: object, sentence: str, review: Review) -> None:
+    """The same, and on to the next sentence that waits."""
+    act_on(action, sentence, review)
+    _go_on(sentence, review)
+
+
+def _go_on(sentence: str, review: Review) -> None:
+    waiting = [s.id for s in review.sentences if s.decision == "unresolved" and s.id != sentence]
+    ids = [s.id for s in review.sentences]
+    later = [one for one in waiting if ids.index(one) > ids.index(sentence)]
+    select((later or waiting or [sentence])[0])
+
+
+def _open(sentence: str, form: str) -> None:
+    st.session_state[OPENED] = (sentence, form)
+    select(sentence)
+
+
+def _close() -> None:
+    st.session_state.pop(OPENED, None)
+
+
+def _move(sentence: str, review: Review) -> None:
+    kept = drawn()
+    if kept is not None and act(actions.move, sentence, [kept[1]], version=review.version):
+        forget_drawn()
+        select(sentence)
+
+
+def _reasons(one: Sentence, review: Review) -> None:
+    with st.container(horizontal=True, gap="small"):
+        for reason in REJECTIONS:
+            st.button(
+                words(f"rejection.{reason}"),
+                key=f"reject-{reason}-{one.id}",
+                disabled=reason == "not there" and one.polarity == "absent",
+                on_click=_reject,
+                args=(one.id, reason, review),
+            )
+        st.button(words("sentence.cancel"), key=f"keep-{one.id}", on_click=_close)
+
+
+def _reject(sentence: str, reason: str, review: Review) -> None:
+    act(actions.reject, sentence, reason, version=review.version)
+    _close()
+    _go_on(sentence, review)
+
+
+def _edit(one: Sentence, review: Review) -> None:
+    choices = (*FINDINGS, "other")
+    polarities = ("present", "uncertain", "absent")
+    with st.form(f"edit-form-{one.id}", border=False):
+        text = st.text_area(
+            words("sentence.text"), one.text, max_chars=1000, key=f"edit-text-{one.id}"
+        )
+        finding = st.selectbox(
+            words("sentence.finding"),
+            choices,
+            index=choices.index(one.finding) if one.finding in choices else len(choices) - 1,
+            format_func=finding_words,
+        )
+        polarity = st.segmented_control(
+            words("sentence.polarity"),
+            polarities,
+            default=one.polarity,
+            format_func=lambda value: words(f"polarity.{value}"),
+            required=True,
+        )
+        with st.container(horizontal=True):
+            save = st.form_submit_button(words("sentence.save"), type="primary")
+            cancel = st.form_submit_button(words("sentence.cancel"))
+    if cancel:
+        _close()
+        st.rerun()
+    if save:
+        changed = act(
+            actions.edit,
+            one.id,
+            " ".join(text.split()),
+            finding=finding,
+            polarity=polarity,
+            regions=() if polarity == "absent" else None,
+            version=review.version,
+        )
+        if changed is not None:
+            _close()
+            _go_on(one.id, changed)
+        st.rerun()

@@ -1,0 +1,1 @@
+"""The image viewer: a canvas in the browser (`src/`, `viewer.js`) and what the page sees of it."""

@@ -1,0 +1,66 @@
+"""The page's words, in every language from one catalogue (`catalogue/*.yaml`).
+
+Labels may hold Markdown, since Streamlit renders it; what is filled in never may: values from
+files, people or the model are escaped.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import get_args
+
+import streamlit as st
+import yaml
+
+from medvlm.findings import FINDINGS
+from medvlm.resources import resource_dir
+from medvlm.review.records import Rejection
+
+LANGUAGES = {"en": "English", "ja": "日本語"}
+CHOSEN = "language"
+REJECTIONS: tuple[Rejection, ...] = get_args(Rejection)
+_MARKUP = re.compile(r"([\\`*_{}\[\]()#+\-.!|~:<>$])")
+
+
+@cache
+def catalogue(language: str) -> dict[str, str]:
+    """Every text of a language by its key."""
+    path = resource_dir("app") / "catalogue" / f"{language}.yaml"
+    texts: dict[str, str] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return texts
+
+
+def language() -> str:
+    """The one chosen in the page, else the browser's where there is a catalogue, else English."""
+    chosen = st.session_state.get(CHOSEN)
+    if chosen in LANGUAGES:
+        return str(chosen)
+    browser = (st.context.locale or "en").split("-")[0].lower()
+    return browser if browser in LANGUAGES else "en"
+
+
+def words(key: str, **values: object) -> str:
+    """A text in the page's language, its placeholders filled with escaped values.
+
+    Raises KeyError for a key that the catalogue lacks.
+    """
+    text = catalogue(language())[key]
+    return text.format(**{name: plain(value) for name, value in values.items()}) if values else text
+
+
+def plain(value: object) -> str:
+    """A value such that Markdown shows it as it is."""
+    return _MARKUP.sub(r"\\\1", str(value))
+
+
+def finding_words(finding: str) -> str:
+    """A finding's name in the page's language."""
+    if finding not in FINDINGS:
+        return words("finding.other")
+    return words(f"finding.{finding}")
+
+
+def bare(key: str, **values: object) -> str:
+    """The same for what shows text as it is (`st.text`, alternative texts)."""
+    return catalogue(language())[key].format(**values)
