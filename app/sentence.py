@@ -52,36 +52,45 @@ def _facts(one: Sentence) -> None:
         decided = words(f"decision.{one.decision}", reason=reason)
         st.badge(decided, icon=_SIGNS[one.decision], color=_COLOURS[one.decision])
         st.badge(_origin(one), color="gray")
-        st.caption(f"{finding_words(one.finding)}: {words(f'polarity.{one.polarity}')}")
-        if one.probability is not None:
-            st.caption(words("sentence.probability", value=f"{one.probability:.2f}"))
-        if one.evidence is not None:
-            evidence = one.evidence
-            values = {
-                "image": evidence.p_image,
-                "erased": evidence.p_erased,
-                "blank": evidence.p_blank,
-                "other": evidence.p_other,
-            }
-            shown = {name: f"{value:.2f}" for name, value in values.items()}
-            st.caption(words(f"evidence.{evidence.status}"), help=words("evidence.help", **shown))
-        elif one.machine is not None and one.polarity != "absent":
-            st.caption(words("evidence.none"))
-        if one.change:
-            st.caption(words(f"change.{one.change}"))
-        count = len(one.regions)
-        if count:
-            st.caption(
-                words("sentence.region") if count == 1 else words("sentence.regions", count=count)
-            )
-        elif one.polarity != "absent":
-            st.caption(words("sentence.no_region"))
+        st.caption("  ·  ".join(_told(one)), help=_measured(one), width="content")
     for flag in one.flags:
         st.text(bare("sentence.doubtful", why=flag.message))
     if one.withheld:
         st.text(bare("report.withheld_why", reason=one.withheld))
     if one.machine is not None and one.decision == "edited":
         st.text(bare("sentence.machine_said", text=one.machine.text))
+
+
+def _told(one: Sentence) -> list[str]:
+    told = [f"{finding_words(one.finding)}: {words(f'polarity.{one.polarity}')}"]
+    if one.probability is not None:
+        told.append(words("sentence.probability", value=f"{one.probability:.2f}"))
+    if one.evidence is not None:
+        told.append(words(f"evidence.{one.evidence.status}"))
+    elif one.machine is not None and one.polarity != "absent":
+        told.append(words("evidence.none"))
+    if one.change:
+        told.append(words(f"change.{one.change}"))
+    count = len(one.regions)
+    if count:
+        several = words("sentence.regions", count=count)
+        told.append(words("sentence.region") if count == 1 else several)
+    elif one.polarity != "absent":
+        told.append(words("sentence.no_region"))
+    return told
+
+
+def _measured(one: Sentence) -> str | None:
+    if one.evidence is None:
+        return None
+    evidence = one.evidence
+    values = {
+        "image": evidence.p_image,
+        "erased": evidence.p_erased,
+        "blank": evidence.p_blank,
+        "other": evidence.p_other,
+    }
+    return words("evidence.help", **{name: f"{value:.2f}" for name, value in values.items()})
 
 
 def _origin(one: Sentence) -> str:
@@ -118,7 +127,9 @@ def _buttons(number: int, one: Sentence, review: Review, chosen: bool, may_chang
         if one.decision in ("accepted", "edited", "rejected"):
             button("reopen", "Alt+O", act_on, actions.reopen, one.id, review)
         kept = drawn()
-        if kept is not None and one.polarity != "absent" and one.decision != "rejected":
+        misplaced = one.reason == "wrong place"
+        movable = one.polarity != "absent" and (misplaced or one.decision != "rejected")
+        if kept is not None and movable:
             button("move", "Alt+M", _move, one.id, review)
 
 

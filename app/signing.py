@@ -92,7 +92,7 @@ def _sign(study: Opened, review: Review, ready: bool, confirmed: frozenset[str])
         login.choose_pin()
         return
     if proof is not None and not login.fresh_log_in():
-        st.button(words("sign.again"), on_click=st.login)
+        st.button(words("sign.again"), on_click=st.login, args=("sign",))
         return
     with st.form("sign", border=False):
         if proof is None:
@@ -137,7 +137,7 @@ def _addendum(study: Opened) -> None:
     pin, proof = None, login.proof()
     with st.expander(words("sign.addendum")):
         if proof is not None and not login.fresh_log_in():
-            st.button(words("sign.again"), key="addendum-log-in", on_click=st.login)
+            st.button(words("sign.again"), key="addendum-log-in", on_click=st.login, args=("sign",))
             return
         if proof is None and not people.has_pin(session.store(), session.person()):
             login.choose_pin()

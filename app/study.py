@@ -39,7 +39,7 @@ def page() -> None:
     picture, words_side = st.columns([3, 2], gap="small")
     with picture:
         images.show(study, stacks, review, exchanges)
-    with words_side:
+    with words_side, st.container(key="panel"):
         report_tab, ask_tab, history_tab = st.tabs(
             [words("tab.report"), words("tab.ask"), words("tab.history")]
         )
@@ -79,7 +79,7 @@ def _take_hold(study: Opened) -> bool:
     if row.status == "signed":
         return False
     try:
-        locks.hold(session.store(), row.id, person)
+        locks.hold(session.store(), row.id, person, session.settings().lock_minutes)
     except StudyLocked:
         if row.lock is not None:
             _locked(row.lock)
@@ -120,6 +120,8 @@ def _react(study: Opened, review: Review, events: ViewerEvents, may_change: bool
             polygon=drawn.polygon,
         )
         session.draw(drawn.image, region)
+    if events.error is not None and events.error.code == "error_session":
+        session.refresh()  # the viewer's token has run out while nothing was drawn anew
     picked = events.picked
     if picked is not None and any(one.id == picked.sentence for one in review.sentences):
         session.select(picked.sentence, region=picked.region)

@@ -18,6 +18,13 @@ _CSS = """
 [class*="st-key-sentence-added-"] { border-left: .35rem double #15803d; }
 [class*="st-key-sentence-rejected-"] [data-testid="stText"]:first-of-type
   { text-decoration: line-through; opacity: .75; }
+.st-key-panel { max-height: calc(100vh - 11.5rem); overflow-y: auto; padding-right: .5rem; }
+.st-key-panel [data-testid="stVerticalBlock"] { gap: .6rem; }
+[class*="st-key-sentence-"] [data-testid="stVerticalBlock"],
+[class*="st-key-sentence-"] { gap: .25rem !important; }
+[class*="st-key-sentence-"] button, [class*="st-key-row-"] button
+  { min-height: 1.9rem; padding: .1rem .6rem; }
+[data-testid="stMain"] h3 { font-size: 1.1rem; padding: .3rem 0; }
 [class*="-chosen"] { outline: 2px solid currentColor; outline-offset: 1px; }
 .st-key-urgent { border: 2px solid #dc2626; border-radius: .25rem; padding: .5rem; }
 [class*="st-key-row-"] { border-bottom: 1px solid #8883; padding: .15rem 0; }

@@ -33,6 +33,8 @@ def page() -> None:
     if not found.total:
         empty = worklist(store(), Filter(limit=1)).total == 0
         st.info(words("worklist.empty" if empty else "worklist.none_match"))
+    else:
+        _heading()
     for number, row in enumerate(found.rows, 1):
         _line(chosen.offset + number, row)
     _turn_pages(found.total)
@@ -51,7 +53,7 @@ def _watch() -> None:
 
 def _filters() -> Filter:
     text, status, modality, priority, again = st.columns(
-        [3, 4, 2, 2, 1], vertical_alignment="bottom"
+        [3, 5, 1.5, 1.5, 2], vertical_alignment="bottom"
     )
     searched = text.text_input(
         words("worklist.search"), key="search", help=words("worklist.search_help"), max_chars=100
@@ -108,12 +110,18 @@ def _turn(number: int) -> None:
 
 # ---- one line ----
 
+_COLUMNS = (4, 4, 2, 3, 2, 1)
+
+
+def _heading() -> None:
+    names = ("patient", "study", "taken", "status", "priority")
+    for column, name in zip(st.columns(_COLUMNS), names, strict=False):
+        column.caption(words(f"worklist.{name}"))
+
 
 def _line(number: int, row: StudyRow) -> None:
     with st.container(key=f"row-{row.id}"):
-        who, what, when, state, urgency, button = st.columns(
-            [4, 3, 2, 3, 2, 1], vertical_alignment="center"
-        )
+        who, what, when, state, urgency, button = st.columns(_COLUMNS, vertical_alignment="center")
         who.text(patient_line(row))
         what.text(study_line(row))
         when.text(moment(row.taken) or row.received.astimezone().strftime("%Y-%m-%d %H:%M"))

@@ -97,7 +97,7 @@ def test_a_name_as_people_read_it(name: str | None, shown: str) -> None:
 
 
 def test_control_characters_go_and_line_breaks_stay_where_there_may_be_some() -> None:
-    dirty = "one\x00\x1b[31m\r\ntwo\u202e\tthree\x85\u2028four\ud800\n\n"
+    dirty = "one\x00\x1b[31m\r\ntwo\u202e\tthree\x85\u2028four\udfff\n\n"
     assert paragraphs(dirty) == ["one[31m", "two three", "four"]
     assert plain(dirty) == "one[31m two three four"
 

@@ -178,6 +178,9 @@ def test_only_a_signed_report_is_complete_verified_and_final(kind: Kind) -> None
     assert (draft.CompletionFlag, draft.VerificationFlag) == ("PARTIAL", "UNVERIFIED")
     assert draft.PreliminaryFlag == "PRELIMINARY"
     assert "VerifyingObserverSequence" not in draft
+    # A viewer may not show the flags: a draft's first words are that nobody reviewed it.
+    headings = [[meaning(item) for item in of_type(ds, "CONTAINER")] for ds in (signed, draft)]
+    assert headings[0][-1] == headings[1][0] == "Attestation"
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from streamlit.testing.v1 import AppTest
 
 from app.viewer import build
@@ -100,19 +101,28 @@ def test_every_text_that_the_sources_use_is_there_in_both_languages(root: Path) 
     assert said - {"tool_nonce"} <= english.keys()
 
 
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_the_pages_catalogue_has_the_viewers_texts(language: str, root: Path) -> None:
+    path = root / "app" / "catalogue" / f"{language}.yaml"
+    whole = yaml.safe_load(path.read_text(encoding="utf-8"))
+    start = "viewer."
+    held = {key[len(start) :]: text for key, text in whole.items() if key.startswith(start)}
+    assert held == texts(language)
+
+
 def test_an_event_that_is_sent_twice_comes_once_and_the_oldest_first() -> None:
     inbox = _Inbox()
     other = BOX | {"nonce": "m" * 32, "x": 9}
     inbox.receive([BOX])
     inbox.receive([BOX, other])
-    first = inbox.oldest(Drawn)
+    first = inbox.take(Drawn)
     assert first is not None
     assert (first.nonce, first.x, first.y) == ("n" * 32, 1, 2.5)
     inbox.receive([BOX, other])
-    second = inbox.oldest(Drawn)
+    second = inbox.take(Drawn)
     assert second is not None
     assert second.nonce == "m" * 32
-    assert inbox.oldest(Drawn) is None
+    assert inbox.take(Drawn) is None
     assert inbox.taken == ["n" * 32, "m" * 32]
 
 
@@ -121,9 +131,9 @@ def test_kinds_are_handed_out_each_on_its_own() -> None:
     picked = {"kind": "picked", "nonce": "p" * 32, "region": "r", "sentence": None}
     problem = {"kind": "error", "nonce": "e" * 32, "code": "error_session"}
     inbox.receive([picked, problem])
-    assert inbox.oldest(Drawn) is None
-    assert inbox.oldest(Picked) == Picked(nonce="p" * 32, region="r", sentence=None)
-    assert inbox.oldest(Problem) == Problem(nonce="e" * 32, code="error_session")
+    assert inbox.take(Drawn) is None
+    assert inbox.take(Picked) == Picked(nonce="p" * 32, region="r", sentence=None)
+    assert inbox.take(Problem) == Problem(nonce="e" * 32, code="error_session")
 
 
 @pytest.mark.parametrize(
@@ -159,16 +169,15 @@ def _page() -> None:
 
     inbox = st.session_state.setdefault("v-inbox", _Inbox())
     box = {"kind": "drawn", "frame": 0, "x": 1, "y": 1, "width": 2, "height": 2}
-    inbox.receive(
-        [box | {"nonce": "1" * 32, "image": "other"}, box | {"nonce": "2" * 32, "image": "i"}]
-    )
+    for nonce, image in enumerate(["i", "other", "i"]):
+        inbox.receive([box | {"nonce": f"{nonce}" * 32, "image": image}])
     data = st.session_state["data"]
-    first = viewer_events(data, "v")
-    second = viewer(data, "v")
-    st.session_state["seen"] = (first.drawn, second.drawn, second.displayed)
+    before = viewer_events(data, "v") if st.session_state["before"] else None
+    st.session_state["seen"] = (before, viewer(data, "v"))
 
 
-def test_the_page_gets_each_region_once_and_none_of_images_it_does_not_show() -> None:
+@pytest.mark.parametrize("before", [False, True])
+def test_the_page_gets_each_region_once_and_none_of_images_it_does_not_show(before: bool) -> None:
     test = AppTest.from_function(_page, default_timeout=60)
     image = {"id": "i", "number": 1, "label": ""}
     data: ViewerData = {
@@ -186,15 +195,18 @@ def test_the_page_gets_each_region_once_and_none_of_images_it_does_not_show() ->
         "enabled_drawing": True,
     }
     test.session_state["data"] = data
-    test.run()
-    assert not test.exception
-    before, mounted, displayed = test.session_state["seen"]
-    assert before is None
-    assert mounted.nonce == "2" * 32
-    assert displayed == ()
-    test.run()
-    assert not test.exception
-    assert test.session_state["seen"][:2] == (None, None)
+    test.session_state["before"] = before
+    got = []
+    for _ in range(4):
+        test.run()
+        assert not test.exception
+        early, mounted = test.session_state["seen"]
+        if before:
+            assert mounted.drawn is None
+        events = early if before else mounted
+        assert events.displayed == ()
+        got.append(events.drawn and events.drawn.nonce[0])
+    assert got == ["0", None, "2", None]
 
 
 def test_the_wrapper_needs_no_torch(root: Path) -> None:

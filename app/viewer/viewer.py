@@ -137,6 +137,7 @@ class Problem(_Event):
 
 Event = Drawn | Picked | Problem
 _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
+_KINDS: tuple[type[Event], ...] = (Drawn, Picked, Problem)
 _One = TypeVar("_One", bound=Event)
 
 
@@ -152,10 +153,14 @@ class ViewerEvents:
 
 @dataclass
 class _Inbox:
-    """Events that have come, by the order of their coming, and the nonces that were handed out."""
+    """Events that have come, by the order of their coming, and the nonces that were handed out.
+
+    `asked`: the page asks for them by `viewer_events`, and `viewer` is not to hand any out.
+    """
 
     waiting: list[Event] = field(default_factory=list)
     taken: list[str] = field(default_factory=list)
+    asked: bool = False
 
     def receive(self, sent: object) -> None:
         known = {*self.taken, *(event.nonce for event in self.waiting)}
@@ -166,12 +171,14 @@ class _Inbox:
                 self.waiting.append(event)
 
     def oldest(self, kind: type[_One]) -> _One | None:
-        for event in self.waiting:
-            if isinstance(event, kind):
-                self.waiting.remove(event)
-                self.taken = [*self.taken, event.nonce][-_REMEMBERED:]
-                return event
-        return None
+        return next((event for event in self.waiting if isinstance(event, kind)), None)
+
+    def take(self, kind: type[_One]) -> _One | None:
+        event = self.oldest(kind)
+        if event is not None:
+            self.waiting.remove(event)
+            self.taken = [*self.taken, event.nonce][-_REMEMBERED:]
+        return event
 
 
 def _text(name: str) -> str:
@@ -186,42 +193,46 @@ _component = st.components.v2.component(
 def viewer(data: ViewerData, key: str) -> ViewerEvents:
     """Mounts the viewer and returns what happened in it; `key` is its own on the page.
 
-    At most one event of each kind is handed out per run; the browser brings up the others. Act on
+    At most one event of each kind is handed out per run; the browser brings up the next. Act on
     them before anything else is drawn: a run that is cut short does not get them again.
     """
-    events = viewer_events(data, key)
+    inbox = _inbox(key)
+    offered = [] if inbox.asked else [inbox.oldest(kind) for kind in _KINDS]
     mounted = _component(
         key=key,
-        data={**data, "key": key, "taken": _inbox(key).taken},
+        data={
+            **data,
+            "key": key,
+            "taken": [*inbox.taken, *(event.nonce for event in offered if event is not None)],
+        },
         default={"displayed": []},
         on_displayed_change=_nothing,
         on_events_change=partial(_receive, key),
     )
-    return ViewerEvents(
-        displayed=_displayed(mounted.get("displayed"), data),
-        drawn=events.drawn,
-        picked=events.picked,
-        error=events.error,
-    )
+    # Taken out only now: a run may be cut short while it mounts, and the next one hands them out.
+    displayed = _displayed(mounted.get("displayed"), data)
+    return ViewerEvents(displayed) if inbox.asked else _handed_out(inbox, data, displayed)
 
 
 def viewer_events(data: ViewerData, key: str) -> ViewerEvents:
-    """The events of a viewer that is mounted further down in this run; `viewer()` then has none.
+    """The events of a viewer that is mounted further down; `viewer()` then hands out none.
 
     For a page that has to know them before it makes what the viewer shows; of `data` only the
     stacks matter.
     """
     inbox = _inbox(key)
-    drawn = inbox.oldest(Drawn)
+    state = st.session_state.get(key)
+    displayed = _displayed(state.get("displayed") if state else None, data)
+    inbox.asked = True
+    return _handed_out(inbox, data, displayed)
+
+
+def _handed_out(inbox: _Inbox, data: ViewerData, displayed: tuple[str, ...]) -> ViewerEvents:
+    """Touches nothing of Streamlit's, which could cut the run short in between."""
+    drawn = inbox.take(Drawn)
     if drawn is not None and drawn.image not in _images(data):
         drawn = None
-    state = st.session_state.get(key)
-    return ViewerEvents(
-        displayed=_displayed(state.get("displayed") if state else None, data),
-        drawn=drawn,
-        picked=inbox.oldest(Picked),
-        error=inbox.oldest(Problem),
-    )
+    return ViewerEvents(displayed, drawn, inbox.take(Picked), inbox.take(Problem))
 
 
 def _inbox(key: str) -> _Inbox:

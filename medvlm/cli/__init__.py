@@ -12,6 +12,7 @@ from io import TextIOWrapper
 import typer
 
 from medvlm.cli.ask import ask
+from medvlm.cli.audit import audit
 from medvlm.cli.common import report_error
 from medvlm.cli.compare import compare
 from medvlm.cli.deidentify import deidentify
@@ -40,6 +41,7 @@ for command in (
     application.command()(command)
 application.command("app")(page)
 application.add_typer(model, name="model")
+application.add_typer(audit, name="audit")
 
 
 def main() -> None:

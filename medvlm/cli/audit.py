@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medvlm.cli.common import AsJson, print_json
+from medvlm.config.desk import desk_config
 from medvlm.dicom.stack import count
 from medvlm.errors import MissingExtra
 
@@ -22,7 +23,7 @@ Database = Annotated[
     typer.Option(
         "--database",
         metavar="URL",
-        help="sqlite:///FILE or postgresql://...; else MEDVLM_DATABASE, else the desk's own file.",
+        help="sqlite:///FILE or postgresql://...; else as the page is set up.",
     ),
 ]
 
@@ -40,7 +41,7 @@ def verify(database: Database = None, as_json: AsJson = False) -> None:
     from medvlm.review import audit as record
     from medvlm.review.store import open_store
 
-    with open_store(database, make=False) as store:
+    with open_store(database or desk_config().database_url, make=False) as store:
         verdict = record.verify(store)
     if as_json:
         print_json({**asdict(verdict), "holds": verdict.holds})

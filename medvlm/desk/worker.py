@@ -97,7 +97,7 @@ def _drafted(store: Store, drafter: Drafter, job: Job, lease: _Lease) -> Callabl
     prior = stored_prior(store, job.study_id, study)
     lease.tell(0.1)
     draft = drafter.draft(study, prior, lease.tell)
-    return lambda: record_draft(store, job.study_id, draft)
+    return lambda: record_draft(store, job.study_id, draft, desk_config().urgent)
 
 
 def _answered(store: Store, drafter: Drafter, job: Job, lease: _Lease) -> Callable[[], object]:

@@ -170,7 +170,7 @@ def _series(name: str, objects: list[Dataset]) -> Dataset:
 def _predecessor(report: Report, kind: Kind) -> Dataset:
     earlier = Dataset()
     earlier.ReferencedSOPClassUID = _CLASSES[kind]
-    earlier.ReferencedSOPInstanceUID = _signed_uid(report.study_id, report.version, kind)
+    earlier.ReferencedSOPInstanceUID = _signed_uid(report.study_id, report.version - 1, kind)
     item = Dataset()
     item.StudyInstanceUID = report.study.study_instance_uid
     item.ReferencedSeriesSequence = [_series(_series_uid(report, kind), [earlier])]

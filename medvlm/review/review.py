@@ -266,14 +266,16 @@ def _keep(
 ) -> Review:
     """Writes the review, that the study is in review, and what was done by whom."""
     now = stores.now()
+    first = False
     if counts:
         after = after.model_copy(update={"version": before.version + 1})
-        study_of(session, before.study_id).status = "in_review"
+        study = study_of(session, before.study_id)
+        first, study.status = study.status != "in_review", "in_review"
     row = session.get(ReviewTable, before.study_id)
     if row is None:
         row = ReviewTable(study_id=before.study_id, started=now)
         session.add(row)
-    if before.version == 0:
+    if first:
         row.started = now
     row.version, row.changed, row.record = after.version, now, json.dumps(as_json(after))
     session.flush()

@@ -130,8 +130,9 @@ def levels(page: Page, image: str, points: list[tuple[int, int]]) -> list[list[i
           const pane = viewer.viewports.find(one => one.painted?.image.id === image);
           const {sx, sy, ox, oy} = pane.place;
           return points.map(([x, y]) => {
-            const at = [Math.floor((x + 0.5) * sx + ox), Math.floor((y + 0.5) * sy + oy)];
-            return [...pane.context.getImageData(...at, 1, 1).data].slice(0, 3);
+            const across = Math.floor((x + 0.5) * sx + ox) - pane.area.x;
+            const down = Math.floor((y + 0.5) * sy + oy) - pane.area.y;
+            return [...pane.context.getImageData(across, down, 1, 1).data].slice(0, 3);
           });
         }""",
         [image, [list(point) for point in points]],

@@ -75,6 +75,7 @@ def main() -> None:
     if given:
         state["settings"] |= json.loads(given)
     settings = state["settings"]
+    told = st.empty()
     # As a page that has much to do before the viewer's turn comes.
     time.sleep(settings.get("slow", 0))
     selected = settings.get("selected")
@@ -101,7 +102,7 @@ def main() -> None:
         if event is not None:
             state["log"].append(event.model_dump())
     said = {"log": state["log"], "displayed": events.displayed, "runs": state["runs"]}
-    st.text(json.dumps(said))
+    told.text(json.dumps(said))
 
 
 main()

@@ -12,6 +12,30 @@ export function element(tag, attributes = {}, ...children) {
   return made;
 }
 
+/**
+ * A list to choose from. After a choice by the pointer the focus goes on to `next()`, so that keys
+ * act on the images again; the keyboard stays, to step through the list.
+ */
+export function choice(label, act, next) {
+  let pointed = false;
+  const made = element("select", {
+    "aria-label": label,
+    title: label,
+    onpointerdown: () => {
+      pointed = true;
+    },
+    onkeydown: () => {
+      pointed = false;
+    },
+    onchange: () => {
+      act(made.value);
+      if (pointed) next().focus({ preventScroll: true });
+      pointed = false;
+    },
+  });
+  return made;
+}
+
 const SVG = "http://www.w3.org/2000/svg";
 
 /** A drawing of lines in a square of 16 units. */

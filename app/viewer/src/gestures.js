@@ -123,7 +123,7 @@ function gestureKind(viewer, event) {
 
 function begin(kind, viewer, viewport, start) {
   const { state, image } = viewport;
-  const { width, height } = viewport.canvas;
+  const { width, height } = viewport.size;
   const ratio = viewport.pixelRatio;
   const view = { ...state.view };
   const source = (point) => inside(image, toSource(viewport.place, ...point));

@@ -1,6 +1,6 @@
 // The bar above the panes, the legend below them, and the list of shortcuts.
 
-import { element, icon } from "./dom.js";
+import { choice, element, icon } from "./dom.js";
 import { GESTURES, KEYS } from "./keys.js";
 import { KINDS } from "./marks.js";
 
@@ -29,8 +29,9 @@ export class Toolbar {
     this.viewer = viewer;
     this.buttons = new Map();
     const group = (...children) => element("div", { class: "group", role: "group" }, ...children);
-    this.presets = this.#choice("preset", () => viewer.preset(Number(this.presets.value)));
-    this.layout = this.#choice("layout", () => viewer.setLayout(this.layout.value));
+    const next = () => viewer.active.element;
+    this.presets = choice(viewer.say("preset"), (value) => viewer.preset(Number(value)), next);
+    this.layout = choice(viewer.say("layout"), (value) => viewer.setLayout(value), next);
     this.layout.append(
       ...Object.keys(LAYOUTS).map((one) => element("option", { value: one, text: one.replace("x", " × ") })),
     );
@@ -88,11 +89,6 @@ export class Toolbar {
     return made;
   }
 
-  #choice(word, act) {
-    const label = this.viewer.say(word);
-    return element("select", { "aria-label": label, title: label, onchange: act });
-  }
-
   /** Shows what is in force. */
   update() {
     const { viewer } = this;
@@ -124,7 +120,7 @@ export class Toolbar {
     button.querySelector("svg").replaceWith(icon(ICONS[playing ? "pause" : "play"]));
   }
 
-  #presets(offers, choice) {
+  #presets(offers, chosen) {
     const own = this.viewer.say("preset_own");
     const lines = offers.map((one, index) => `${index < 9 ? `${index + 1}  ` : ""}${one.label}`);
     const wanted = JSON.stringify([own, lines]);
@@ -136,8 +132,9 @@ export class Toolbar {
     }
     this.presets.disabled = !offers.length;
     const same = (one) =>
-      choice?.win ? one.index === undefined && JSON.stringify(one.win) === JSON.stringify(choice.win)
-        : one.index === (choice ? choice.index : 0);
+      chosen?.win
+        ? one.index === undefined && JSON.stringify(one.win) === JSON.stringify(chosen.win)
+        : one.index === (chosen ? chosen.index : 0);
     this.presets.value = String(offers.findIndex(same));
   }
 }

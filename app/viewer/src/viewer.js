@@ -1,7 +1,7 @@
 // The image viewer: panes in a grid, one bar above them. Streamlit calls the function at the end on
 // every run of the page; what the reader has set (window, zoom, image) stays as it is.
 
-import { element, filled, write } from "./dom.js";
+import { choice, element, filled, write } from "./dom.js";
 import { toDevice, toSource, panned, placeOf, zoomed } from "./geometry.js";
 import { listen, shapeOf } from "./gestures.js";
 import { pressed } from "./keys.js";
@@ -229,15 +229,13 @@ export class Viewer {
       viewport.title.replaceChildren(element("span", { text: stack ? named(stack) : this.say("empty") }));
       return;
     }
-    const select = element("select", {
-      "aria-label": this.say("stack"),
-      onchange: () => {
-        viewport.setStack(this.stacks.get(select.value));
-        this.#title(viewport);
-        this.activate(viewport);
-        this.repaint();
-      },
-    });
+    const put = (key) => {
+      viewport.setStack(this.stacks.get(key));
+      viewport.element.classList.toggle("prior", viewport.stack.prior);
+      this.activate(viewport);
+      this.repaint();
+    };
+    const select = choice(this.say("stack"), put, () => viewport.element);
     for (const one of this.stacks.values()) {
       select.append(element("option", { value: one.key, text: named(one) }));
     }
@@ -312,6 +310,11 @@ export class Viewer {
     // Scrolling through a stack is told of once it rests.
     clearTimeout(this.settling);
     this.settling = setTimeout(() => {
+      // Nor is a run cut short that has an event to act on.
+      if (!this.outbox.empty) {
+        this.#reportDisplayed();
+        return;
+      }
       this.told = ids.join();
       this.setState("displayed", ids);
     }, SETTLE_MS);
@@ -350,9 +353,10 @@ export class Viewer {
   clientOf(image, x, y) {
     const viewport = this.viewports.find((one) => one.painted?.image.id === image);
     if (!viewport) return null;
-    const box = viewport.canvas.getBoundingClientRect();
+    const pane = viewport.element;
+    const box = pane.getBoundingClientRect();
     const [dx, dy] = toDevice(viewport.place, x, y).map((part) => part / viewport.pixelRatio);
-    return { x: box.left + dx, y: box.top + dy };
+    return { x: box.left + pane.clientLeft + dx, y: box.top + pane.clientTop + dy };
   }
 
   sourceIn(viewport, dx, dy) {
@@ -439,18 +443,17 @@ export class Viewer {
   preset(number) {
     const offer = this.presetsOf(this.active)[number];
     if (!offer) return;
-    const choice = offer.index === undefined ? { win: offer.win } : { index: offer.index };
-    this.setWindow(this.active, choice);
+    this.setWindow(this.active, offer.win ? { win: offer.win } : { index: offer.index });
     this.announce(`${this.say("preset")}: ${offer.label}`);
   }
 
-  setWindow(viewport, choice) {
-    viewport.state.window = choice;
+  setWindow(viewport, chosen) {
+    viewport.state.window = chosen;
     viewport.touch("levels");
     if (!this.linked || !viewport.image || viewport.image.samples === 3) return;
     for (const other of this.#linkedTo(viewport)) {
       if (!other.image || other.image.samples === 3) continue;
-      other.state.window = choice && { win: alikeWindow(viewport, other) };
+      other.state.window = chosen && { win: alikeWindow(viewport, other) };
       other.touch("levels");
     }
   }
@@ -475,14 +478,14 @@ export class Viewer {
 
   zoom(viewport, factor, at = null) {
     if (!viewport.image) return;
-    const { width, height } = viewport.canvas;
+    const { width, height } = viewport.size;
     const [x, y] = at || [width / 2, height / 2];
     this.setView(viewport, zoomed(viewport.state.view, viewport.image, width, height, factor, x, y));
   }
 
   nudge(viewport, dx, dy) {
     if (!viewport.image) return;
-    const { width, height } = viewport.canvas;
+    const { width, height } = viewport.size;
     const ratio = viewport.pixelRatio;
     this.setView(viewport, panned(viewport.state.view, viewport.image, width, height, dx * ratio, dy * ratio));
   }

@@ -16,6 +16,8 @@ export class Viewport {
     this.stack = null;
     this.state = null;
     this.painted = null; // { image, frame, header, pixels } that the canvas shows
+    this.size = { width: 0, height: 0 }; // of the pane, in device pixels
+    this.pixelRatio = 1;
     this.stale = { pixels: true, levels: true, marks: true, words: true };
     this.draft = null;
     this.pending = [];
@@ -85,7 +87,7 @@ export class Viewport {
   }
 
   get place() {
-    return placeOf(this.state.view, this.image, this.canvas.width, this.canvas.height);
+    return placeOf(this.state.view, this.image, this.size.width, this.size.height);
   }
 
   /** Goes to a place of the stack; returns whether that is another one. */
@@ -137,7 +139,7 @@ export class Viewport {
   draw(now) {
     this.#fitCanvas();
     this.#arrive(now);
-    if (this.canvas.width && this.canvas.height && this.image) {
+    if (this.size.width && this.size.height && this.image) {
       if (this.stale.pixels) this.#resample();
       if (this.stale.levels) this.#paint();
       if (this.stale.marks || this.flash) this.#marks(now);
@@ -150,11 +152,10 @@ export class Viewport {
     const scale = window.devicePixelRatio || 1;
     const width = Math.round(this.element.clientWidth * scale);
     const height = Math.round(this.element.clientHeight * scale);
-    if (this.canvas.width === width && this.canvas.height === height) return;
-    for (const canvas of [this.canvas, this.over]) {
-      canvas.width = width;
-      canvas.height = height;
-    }
+    if (this.size.width === width && this.size.height === height) return;
+    this.size = { width, height };
+    this.pixelRatio = scale;
+    Object.assign(this.over, { width, height });
     this.stale.pixels = true;
   }
 
@@ -232,23 +233,25 @@ export class Viewport {
   }
 
   #clear() {
-    this.context.fillStyle = "#000";
-    this.context.fillRect(0, 0, this.canvas.width, this.canvas.height);
+    this.canvas.hidden = true;
     this.over.hidden = true;
   }
 
   #resample() {
-    const { width, height } = this.canvas;
     const place = this.place;
-    this.area = covered(place, this.image, width, height);
+    this.area = covered(place, this.image, this.size.width, this.size.height);
     this.values = resampled(this.painted.pixels, this.image, place, this.area);
-    this.context.fillStyle = "#000";
-    this.context.fillRect(0, 0, width, height);
-    const before = this.data;
-    if (!this.area.width || !this.area.height) this.data = null;
-    else if (!before || before.width !== this.area.width || before.height !== this.area.height) {
-      this.data = this.context.createImageData(this.area.width, this.area.height);
+    // No larger than the image is: the browser copies all of a canvas that has changed.
+    const { x, y, width, height } = this.area;
+    const { canvas } = this;
+    canvas.hidden = !width || !height;
+    if (canvas.hidden) this.data = null;
+    else if (!this.data || canvas.width !== width || canvas.height !== height) {
+      Object.assign(canvas, { width, height });
+      this.data = this.context.createImageData(width, height);
     }
+    const css = { left: x, top: y, width, height };
+    for (const name of Object.keys(css)) canvas.style[name] = `${css[name] / this.pixelRatio}px`;
     Object.assign(this.stale, { levels: true, marks: true, words: true });
   }
 
@@ -272,7 +275,7 @@ export class Viewport {
       const { table } = this;
       for (let i = 0; i < out.length; i++) out[i] = table[patterns[i]];
     }
-    this.context.putImageData(this.data, this.area.x, this.area.y);
+    this.context.putImageData(this.data, 0, 0);
     this.stale.words = true;
     this.viewer.wasPainted(this);
   }
@@ -308,10 +311,6 @@ export class Viewport {
 
   #isHere(one) {
     return one.image === this.painted.image.id && one.frame === this.painted.frame;
-  }
-
-  get pixelRatio() {
-    return this.canvas.clientWidth ? this.canvas.width / this.canvas.clientWidth : 1;
   }
 
   get regions() {
@@ -418,7 +417,7 @@ export class Viewport {
   /** Moves the view only if the region lies outside of it, or is too small to be seen. */
   bring(region) {
     if (!this.image) return;
-    const { width, height } = this.canvas;
+    const { width, height } = this.size;
     const [left, top] = toDevice(this.place, region.x, region.y);
     const [right, bottom] = toDevice(this.place, region.x + region.width, region.y + region.height);
     if (left >= 0 && top >= 0 && right <= width && bottom <= height) return;
