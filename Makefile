@@ -19,6 +19,7 @@ help:
 	@echo "make test      linters, types, import rules and the quick tests"
 	@echo "make test-all  the same with the slow tests"
 	@echo "make app       the reviewer's web page"
+	@echo "make viewer    bundle the page's image viewer anew (needs node)"
 	@echo "make clean     remove what make and the tests made, .venv included"
 
 demo: $(READY)
@@ -35,6 +36,10 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+.PHONY: viewer
+viewer: $(READY)
+	$(BIN)/python app/viewer/build.py
 
 app: $(READY)
 	$(BIN)/medvlm app

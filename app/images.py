@@ -19,7 +19,7 @@ from app.viewer.viewer import (
     viewer,
     viewer_events,
 )
-from app.words import bare, catalogue, language, words
+from app.words import catalogue, language, words
 from medvlm.desk.token import TOKENS
 from medvlm.records import Region
 from medvlm.review import worklist
@@ -128,8 +128,7 @@ def _stacks(images: Iterable[ImageRow], *, prior: bool) -> list[ViewerStack]:
     stacks: dict[str, ViewerStack] = {}
     for image in images:
         key = f"{image.study_id}-{image.stack}"
-        when = bare("study.prior" if prior else "study.current")
-        told = [when, image.modality, image.view_position, image.description]
+        told = [image.modality, image.view_position, image.description]
         stack = stacks.setdefault(
             key,
             {

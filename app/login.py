@@ -81,20 +81,16 @@ def _opened_again(acting: Person) -> bool:
     st.rerun()
 
 
-def choose_pin() -> str | None:
-    """A form for the first PIN; the PIN once it is set."""
+def choose_pin() -> None:
+    """A form for the first PIN of a person who has none."""
     st.text(bare("pin.set"))
     with st.form("choose-pin"):
         first = st.text_input(words("pin.new"), type="password", key="pin-first")
         second = st.text_input(words("pin.repeat"), type="password", key="pin-second")
         if not st.form_submit_button(words("sentence.save")):
-            return None
+            return
     if first != second:
         st.error(words("pin.differ"))
-        return None
-    acting = st.session_state["person"]
-    attempt(people.set_pin, store(), acting, first)
-    if not people.has_pin(store(), acting):
-        st.rerun()
-
-    return first
+        return
+    attempt(people.set_pin, store(), st.session_state["person"], first)
+    st.rerun()
