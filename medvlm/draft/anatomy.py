@@ -55,16 +55,26 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "perihilar zone of the {side} lung",
     ),
 }
-# Never trained on: what the words mean must carry over.
+# Never trained on, neither these wordings nor the words that only they hold: what words mean must
+# carry over.
 UNSEEN: dict[str, tuple[str, ...]] = {
-    "lung": ("lung on the {side}",),
-    "upper zone": ("{side} upper field", "top third of the {side} lung"),
-    "mid zone": ("{side} middle lung field", "middle part of the {side} lung"),
-    "lower zone": ("{side} lower field", "bottom third of the {side} lung"),
-    "apex": ("{side} apical region", "tip of the {side} lung"),
-    "base": ("{side} basal region", "bottom of the {side} lung"),
-    "costophrenic angle": ("{side} lateral costophrenic recess",),
-    "perihilar region": ("region around the {side} hilum",),
+    "lung": ("lung on the {side}", "{side} pulmonary field"),
+    "upper zone": (
+        *("{side} upper field", "top third of the {side} lung"),
+        "highest third of the {side} lung",
+    ),
+    "mid zone": (
+        *("{side} middle lung field", "middle part of the {side} lung"),
+        "{side} lung halfway up",
+    ),
+    "lower zone": (
+        *("{side} lower field", "bottom third of the {side} lung"),
+        "lowest third of the {side} lung",
+    ),
+    "apex": ("{side} apical region", "tip of the {side} lung", "summit of the {side} lung"),
+    "base": ("{side} basal region", "bottom of the {side} lung", "{side} lung floor"),
+    "costophrenic angle": ("{side} lateral costophrenic recess", "{side} phrenicocostal sinus"),
+    "perihilar region": ("region around the {side} hilum", "root of the {side} lung"),
 }
 _WORDS = (
     r"left|right|both|bilateral|lungs?|fields?|upper|mid|middle|lower|zones?|thirds?|apex|apices"
