@@ -16,6 +16,7 @@ from medvlm.dicom.prior import Prior
 from medvlm.dicom.study import Study
 from medvlm.draft.admit import look_at_study
 from medvlm.draft.compose import model_record
+from medvlm.draft.held import doubtful_findings, flagged, held_back, risk_of_answer
 from medvlm.draft.known import Reply as Reply
 from medvlm.draft.known import (
     known_reply,
@@ -25,12 +26,14 @@ from medvlm.draft.known import (
     presence_reply,
 )
 from medvlm.draft.look import Seen, look_at
+from medvlm.draft.parse import Polarity
 from medvlm.draft.question import Parsed, parse_question
 from medvlm.draft.region_reply import other_side_reply, region_presence_reply, region_reply
 from medvlm.draft.then_and_now import NO_PRIOR, UNTOLD, comparison_reply
 from medvlm.draft.trunk import Trunk, best_views, read_together
 from medvlm.draft.wording import checklist_question
 from medvlm.errors import UsageError
+from medvlm.findings import FINDINGS
 from medvlm.image.load import ImageInput
 from medvlm.image.polygon import MOST_POINTS, Drawn, Polygon, box_of
 from medvlm.model.checkpoint import Checkpoint
@@ -102,10 +105,35 @@ def reply(
     `earlier`: the accepted images of a prior study, None without one.
     """
     parsed = parse_question(question, region is not None)
+    wanted = parsed.findings or (FINDINGS if parsed.kind in _OF_ALL else ())
+    doubtful = doubtful_findings(checkpoint, seen, wanted) if wanted else {}
+    if checkpoint.policy.doubtful == "flag":
+        said = _reply(checkpoint, seen, question, parsed, region, views, earlier, frozenset())
+        return flagged(said, doubtful, parsed.findings)
+    if parsed.findings and doubtful:
+        return held_back(doubtful)
+    return _reply(checkpoint, seen, question, parsed, region, views, earlier, frozenset(doubtful))
+
+
+# Of these kinds an answer lists or weighs a draft's sentences, whatever the question names.
+_OF_ALL = ("findings", "normal", "region", "comparison")
+
+
+def _reply(
+    checkpoint: Checkpoint,
+    seen: Seen,
+    question: str,
+    parsed: Parsed,
+    region: Drawn | None,
+    views: list[Seen] | None,
+    earlier: list[Seen] | None,
+    silent: frozenset[str],
+) -> Reply:
+    """The answer; lists name none of the `silent` findings."""
     if parsed.kind == "lungs":
         return lungs_reply(seen, parsed)
     if parsed.kind == "comparison":
-        return comparison_reply(checkpoint, seen, parsed, earlier)
+        return comparison_reply(checkpoint, seen, parsed, earlier, silent)
     if parsed.kind == "other_comparison" and not (
         earlier and checkpoint.config.model.pictures.prior
     ):
@@ -115,9 +143,9 @@ def reply(
         if made is not None:
             return made
     if seen.check.accepted:
-        known = known_reply(checkpoint, seen, question, parsed, region)
+        known = known_reply(checkpoint, seen, question, parsed, region, silent)
         if known is None and region is not None:
-            known = _of_region(checkpoint, seen, parsed, region)
+            known = _of_region(checkpoint, seen, parsed, region, silent)
         if known is not None:
             return known
     trunk = read_together(checkpoint, views or [seen], earlier or ())
@@ -148,10 +176,12 @@ def _beside(checkpoint: Checkpoint, seen: Seen, study: Study | None) -> list[See
     return best_views(others, len(others))
 
 
-def _of_region(checkpoint: Checkpoint, seen: Seen, parsed: Parsed, region: Drawn) -> Reply | None:
+def _of_region(
+    checkpoint: Checkpoint, seen: Seen, parsed: Parsed, region: Drawn, silent: frozenset[str]
+) -> Reply | None:
     match parsed.kind:
         case "region":
-            return region_reply(checkpoint, seen, region)
+            return region_reply(checkpoint, seen, region, silent)
         case "region_presence":
             return region_presence_reply(checkpoint, seen, parsed.findings[0], region)
         case "other_side":
@@ -167,5 +197,13 @@ def _margin(checkpoint: Checkpoint, trunk: Trunk, turn: Turn) -> float:
 def _yes_no(checkpoint: Checkpoint, seen: Seen, parsed: Parsed, margin: float) -> Reply:
     """The language model's yes or no; to a named finding, with the classifier's probability."""
     if parsed.kind == "presence" and seen.check.accepted:
-        return presence_reply(checkpoint, seen, parsed, margin > 0)
+        # Certain of what a draft calls possible: the site's risk is that of this answer.
+        (finding,) = parsed.findings
+        polarity: Polarity = "present" if (margin > 0) != parsed.denied else "absent"
+        risk = risk_of_answer(checkpoint, seen, finding, polarity)
+        doubtful = {finding: risk} if risk else {}
+        if doubtful and checkpoint.policy.doubtful == "withhold":
+            return held_back(doubtful)
+        said = presence_reply(checkpoint, seen, parsed, margin > 0)
+        return flagged(said, doubtful, parsed.findings)
     return Reply("yes" if margin > 0 else "no", 1 / (1 + math.exp(-margin)), [], "yes")

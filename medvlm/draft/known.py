@@ -19,6 +19,8 @@ from medvlm.model.checkpoint import Checkpoint
 from medvlm.records import Region
 
 NOT_FOUND = "It was not found in this image."
+HELD_BACK = "The site's policy holds back what would be answered."
+MORE_HELD_BACK = "more is held back by the site's policy"
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,15 @@ class Reply:
 
 
 def known_reply(
-    checkpoint: Checkpoint, seen: Seen, question: str, parsed: Parsed, region: Drawn | None
+    checkpoint: Checkpoint,
+    seen: Seen,
+    question: str,
+    parsed: Parsed,
+    region: Drawn | None,
+    silent: frozenset[str] = frozenset(),
 ) -> Reply | None:
-    """The answer to what the heads know; None for anything else. `region` in source pixels."""
+    """The answer to what the heads know; None for anything else. `region` in source pixels.
+    `silent`: the findings that the site's policy keeps back."""
     match parsed.kind:
         case "place":
             return _place(checkpoint, seen, parsed.findings[0])
@@ -52,9 +60,9 @@ def known_reply(
         case "sex":
             return _sex(seen, question)
         case "findings":
-            return _findings(checkpoint, seen)
+            return _findings(checkpoint, seen, silent)
         case "normal":
-            return _normal(checkpoint, seen, parsed)
+            return _normal(checkpoint, seen, parsed, silent)
         case "presence":
             return _presence(checkpoint, seen, parsed)
     return None
@@ -166,29 +174,38 @@ def _side(seen: Seen, box: Box) -> str | None:
     return None if location is None else location.side
 
 
-def _findings(checkpoint: Checkpoint, seen: Seen) -> Reply:
+def _findings(checkpoint: Checkpoint, seen: Seen, silent: frozenset[str]) -> Reply:
     """What the draft would state, the most probable first, with its regions."""
+    kept_back = False
     by_polarity: dict[str, list[str]] = {"present": [], "uncertain": []}
     boxes: list[Region] = []
     for name, probability in sorted(seen.probabilities.items(), key=lambda item: -item[1]):
         polarity = decide(checkpoint, name, probability)
         if polarity == "absent":
             continue
+        if name in silent:
+            kept_back = True
+            continue
         by_polarity[polarity].append(PHRASES[name])
         if polarity == "present":
             own = regions(seen, [item.box for item in finding_boxes(checkpoint, seen, name)])
             boxes += [region for region in own if region not in boxes]
+    if silent and not any(by_polarity.values()):
+        return Reply(HELD_BACK)  # "None of the findings" would deny what is only kept back
     said = ", ".join(by_polarity["present"]) or "none of the findings looked for"
     if by_polarity["uncertain"]:
         said += f"; possibly {', '.join(by_polarity['uncertain'])}"
-    return Reply(said, None, boxes)
+    return Reply(f"{said}; {MORE_HELD_BACK}" if kept_back else said, None, boxes)
 
 
-def _normal(checkpoint: Checkpoint, seen: Seen, parsed: Parsed) -> Reply | None:
+def _normal(
+    checkpoint: Checkpoint, seen: Seen, parsed: Parsed, silent: frozenset[str]
+) -> Reply | None:
     """Not normal if the draft states a finding; None if it does not."""
-    if any(decide(checkpoint, name, p) == "present" for name, p in seen.probabilities.items()):
+    stated = {n for n, p in seen.probabilities.items() if decide(checkpoint, n, p) == "present"}
+    if stated - silent:
         return Reply("no" if parsed.denied else "yes")
-    return None
+    return Reply(HELD_BACK) if silent else None
 
 
 def _place(checkpoint: Checkpoint, seen: Seen, finding: str) -> Reply:

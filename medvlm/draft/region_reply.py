@@ -10,7 +10,7 @@ import numpy as np
 
 from medvlm.draft.decide import decide
 from medvlm.draft.ground import OPACITIES, finding_boxes
-from medvlm.draft.known import Reply, own_region
+from medvlm.draft.known import HELD_BACK, MORE_HELD_BACK, Reply, own_region
 from medvlm.draft.locate import DENSE_OPACITY, midline, place_of
 from medvlm.draft.look import Seen
 from medvlm.draft.wording import place_words
@@ -29,18 +29,26 @@ ACROSS = "The region reaches over the midline: it has no other side."
 NO_SIDES = "The two sides cannot be compared: the lungs were not both found."
 
 
-def region_reply(checkpoint: Checkpoint, seen: Seen, region: Drawn) -> Reply:
-    """What is in a region: the findings located there, the most probable first, and its place."""
+def region_reply(
+    checkpoint: Checkpoint, seen: Seen, region: Drawn, silent: frozenset[str] = frozenset()
+) -> Reply:
+    """What is in a region: the findings located there, the most probable first, and its place.
+    `silent`: those that the site's policy keeps back."""
     said: list[str] = []
+    kept_back = False
     found = sorted(FINDINGS, key=lambda name: -seen.probabilities[name])
     for name in found:
         polarity = decide(checkpoint, name, seen.probabilities[name])
         if polarity == "absent" or not is_located(checkpoint, seen, name, region):
             continue
+        if name in silent:
+            kept_back = True
+            continue
         doubt = "possibly " if polarity == "uncertain" else ""
         said.append(f"{doubt}{PHRASES[name]} ({seen.probabilities[name]:.2f})")
     place = place_words(place_of([seen.transform.to_grid(box_of(region))], seen.lungs))
-    text = ", ".join(said) or NOTHING_HERE
+    said += [MORE_HELD_BACK] if said and kept_back else []
+    text = ", ".join(said) or (HELD_BACK if kept_back else NOTHING_HERE)
     return Reply(f"{text}; {place}" if place else text, None, [own_region(seen, region)])
 
 

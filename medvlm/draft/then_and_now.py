@@ -5,7 +5,7 @@ from __future__ import annotations
 from medvlm.draft.change import WORDS
 from medvlm.draft.comparison import Read, change, read_findings
 from medvlm.draft.ground import regions
-from medvlm.draft.known import Reply
+from medvlm.draft.known import HELD_BACK, MORE_HELD_BACK, Reply
 from medvlm.draft.look import Seen
 from medvlm.draft.question import Parsed
 from medvlm.findings import PHRASES
@@ -25,9 +25,14 @@ _HEADINGS: dict[Change, str] = {
 
 
 def comparison_reply(
-    checkpoint: Checkpoint, seen: Seen, parsed: Parsed, earlier: list[Seen] | None
+    checkpoint: Checkpoint,
+    seen: Seen,
+    parsed: Parsed,
+    earlier: list[Seen] | None,
+    silent: frozenset[str] = frozenset(),
 ) -> Reply:
-    """What changed, of the findings that the question names, or of all.
+    """What changed, of the findings that the question names, or of all but the `silent` ones, which
+    the site's policy keeps back.
 
     `earlier`: the accepted images of the prior study; None without one. A region lies on the
     current image, or for what is no longer seen on the prior one.
@@ -42,14 +47,19 @@ def comparison_reply(
         return _of_one(now[parsed.findings[0]], before[parsed.findings[0]])
     told: dict[Change, list[str]] = {}
     shown: list[Region] = []
+    kept_back = False
     for name in parsed.findings or now:
         changed = change(now[name], before[name])
-        if changed in _HEADINGS and not _never_there(now[name], before[name]):
+        if name in silent:
+            kept_back |= not _never_there(now[name], before[name])
+        elif changed in _HEADINGS and not _never_there(now[name], before[name]):
             told.setdefault(changed, []).append(PHRASES[name])
             shown += [r for r in _regions(now[name], before[name], changed) if r not in shown]
     said = [
         f"{words}: {', '.join(told[kind])}" for kind, words in _HEADINGS.items() if kind in told
     ]
+    if kept_back:
+        said.append(MORE_HELD_BACK if said else HELD_BACK)
     return Reply("; ".join(said) or "no change that can be told", None, shown)
 
 
