@@ -21,7 +21,7 @@ from medvlm.model.extras import FILE, Extras, load_extras, save_extras
 from medvlm.model.heads import DenseHead
 from medvlm.train import opacity_head
 from medvlm.train.lesions import draw_lesion
-from medvlm.train.opacity_head import fit_opacity_head
+from medvlm.train.opacity_head import fit_opacity_head, taught_films
 from tests.sets import nih
 
 SIDE = 160
@@ -104,6 +104,17 @@ def test_it_is_taught_on_training_films_alone(
         torch.equal(a, b) for a, b in zip(head.parameters(), again.parameters(), strict=True)
     )
     assert fit_opacity_head(checkpoint, [replace(film, boxes=()) for film in films]) is None
+
+
+def test_a_reviewed_box_outweighs_a_mined_label(tmp_path: Path) -> None:
+    film = replace(load_set(nih(tmp_path, 2)).films[0], validation=False)
+    box = ((OPACITY, (0.2, 0.3, 0.2, 0.2)),)
+    normal = replace(film, normal=True, reviewed=False, boxes=())
+    denied = replace(film, normal=True, reviewed=True, boxes=box)
+    looked = replace(film, normal=False, reviewed=True, boxes=())
+    unread = replace(film, normal=False, reviewed=False, boxes=())
+    assert taught_films([normal, denied, looked, unread]) == ([denied], [normal, looked])
+    assert taught_films([replace(denied, validation=True)]) == ([], [])
 
 
 def test_the_two_maps_are_averaged_and_the_lungs_are_the_first_ones(

@@ -52,11 +52,7 @@ def fit_opacity_head(
     checkpoint: Checkpoint, films: Sequence[Film], seed: int = 0
 ) -> DenseHead | None:
     """Taught on the training films among `films`; None with too few boxes, or for volumes."""
-    learned = [film for film in films if not film.validation]
-    boxed = [film for film in learned if film.reviewed and film.boxes_of(OPACITY)]
-    clear = [
-        film for film in learned if (film.reviewed and not film.boxes_of(OPACITY)) or film.normal
-    ]
+    boxed, clear = taught_films(films)
     if len(boxed) < FEWEST or not clear or checkpoint.config.model.encoder.slices:
         return None
     vision, size = checkpoint.model.vision, checkpoint.config.model.encoder.size
@@ -85,6 +81,15 @@ def fit_opacity_head(
             kind = "drawn" if boxes else "clear"
             examples[kind].append(_example(vision, drawn, _mask(boxes, size), random))
     return _taught(vision.dense, examples, random, seed)
+
+
+def taught_films(films: Sequence[Film]) -> tuple[list[Film], list[Film]]:
+    """The training films with opacities, and those without one: reviewed, or called normal. A
+    radiologist's box outweighs a label that was mined from a report."""
+    learned = [film for film in films if not film.validation]
+    boxed = [film for film in learned if film.reviewed and film.boxes_of(OPACITY)]
+    clear = [f for f in learned if (f.reviewed or f.normal) and not f.boxes_of(OPACITY)]
+    return boxed, clear
 
 
 def _taught(
