@@ -44,7 +44,11 @@ def site(checkpoint: Checkpoint, **keys: object) -> Checkpoint:
 
 @pytest.mark.parametrize(
     "question",
-    ["Where is the effusion?", "Is there a pleural effusion?", "Is there any effusion on the left?"],
+    [
+        "Where is the effusion?",
+        "Is there a pleural effusion?",
+        "Is there any effusion on the left?",
+    ],
 )
 def test_what_a_draft_keeps_back_no_answer_gives_away(
     checkpoint: Checkpoint, seen: Seen, question: str

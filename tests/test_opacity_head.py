@@ -19,6 +19,7 @@ from medvlm.image.load import ImageInput
 from medvlm.model.checkpoint import load_checkpoint, save_checkpoint
 from medvlm.model.extras import FILE, Extras, load_extras, save_extras
 from medvlm.model.heads import DenseHead
+from medvlm.model.phrase_head import PhraseHead
 from medvlm.train import opacity_head
 from medvlm.train.lesions import draw_lesion
 from medvlm.train.opacity_head import fit_opacity_head, taught_films
@@ -140,4 +141,20 @@ def test_the_two_maps_are_averaged_and_the_lungs_are_the_first_ones(
     del broken.out
     save_extras(Extras(opacity=broken), tmp_path / FILE)
     with pytest.raises(CheckpointError, match="does not fit"):
-        load_extras(tmp_path / FILE, ())
+        load_extras(tmp_path / FILE, (), (4, 6, 8), 16)
+
+
+def test_a_part_that_was_made_for_another_model_is_named(tiny: Path, tmp_path: Path) -> None:
+    model = load_checkpoint().model
+    channels, words = model.vision.encoder.channels, model.language.width
+    wider = tuple(count + 8 for count in channels)
+    for part, extras in (
+        ("opacity", Extras(opacity=DenseHead(wider, 16))),
+        ("phrases", Extras(phrases=PhraseHead(wider, words))),
+        ("phrases", Extras(phrases=PhraseHead(channels, words + 1))),
+    ):
+        save_extras(extras, tmp_path / FILE)
+        with pytest.raises(CheckpointError, match=f"{part} does not fit the model: made for"):
+            load_extras(tmp_path / FILE, model.connector.maps, channels, words)
+    save_extras(Extras(opacity=DenseHead(channels, 16)), tmp_path / FILE)
+    assert load_extras(tmp_path / FILE, model.connector.maps, channels, words).opacity is not None

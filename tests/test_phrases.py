@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 
-from medvlm.draft.anatomy import PARTS, Part, asked_part, known_part, part_masks, wordings
+from medvlm.draft import known, phrases
+from medvlm.draft.anatomy import (
+    PARTS,
+    SIDES,
+    Part,
+    asked_part,
+    asked_phrase,
+    known_part,
+    part_masks,
+    wordings,
+)
 from medvlm.draft.answer import reply
 from medvlm.draft.known import NOT_FOUND
 from medvlm.draft.look import Seen, look_at
-from medvlm.draft.phrases import phrase_maps
+from medvlm.draft.phrases import phrase_maps, read_part
 from medvlm.errors import CheckpointError
 from medvlm.image.load import ImageInput
 from medvlm.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from medvlm.model.extras import FILE, Extras, load_extras, save_extras
-from medvlm.model.phrase_head import PhraseHead, lung_places
-from medvlm.train.phrase_head import film_targets, opacity_in
+from medvlm.model.language import LanguageModel
+from medvlm.model.phrase_head import KINDS, PhraseHead, lung_places
+from medvlm.train.phrase_head import film_targets
+from medvlm.train.phrase_reading import Meaning, Taught, fit_choices, fit_familiarity
+from medvlm.train.phrase_words import OTHERS, taught_wordings
 from tests.test_draft import with_points
 
 ROWS = slice(4, 34)
@@ -145,11 +160,78 @@ def test_the_head_learns_what_words_mean() -> None:
 def test_targets_are_parts_and_opacities_in_them() -> None:
     opacity = np.zeros((40, 40), bool)
     opacity[28:32, 6:12] = True
-    targets = {t.words: t.mask for t in film_targets(lungs(), opacity, np.random.default_rng(0))}
-    assert (targets[opacity_in(Part("right", "lower zone"))] == opacity).all()
-    assert not targets[opacity_in(Part("left", "lung"))].any()
-    unread = film_targets(lungs(), None, np.random.default_rng(0))
-    assert len(unread) == 3 * len(PARTS)
+    targets = {t.meaning: t.mask for t in film_targets(lungs(), opacity)}
+    assert (targets[Meaning("opacity", Part("right", "lower zone"))] == opacity).all()
+    assert not targets[Meaning("opacity", Part("left", "lung"))].any()
+    assert len(film_targets(lungs(), None)) == 3 * len(PARTS)
+    assert film_targets({}, None) == []
+
+
+# ---- what words mean ----
+
+
+def test_what_is_never_taught_is_not_taught() -> None:
+    taught = taught_wordings()
+    assert len({own.text for own in taught}) == len(taught)
+    words = {word for own in taught for word in own.text.split()}
+    words |= {word for other in OTHERS for word in other.split()}
+    for word in ("top", "bottom", "tip", "apical", "basal", "recess", "around", "part", "root"):
+        assert word not in words
+    texts = {own.text for own in taught}
+    for name in PARTS:
+        for side in ("right", "left"):
+            assert {*wordings(Part(side, name))} <= texts  # type: ignore[arg-type]
+            assert not texts & {*wordings(Part(side, name), unseen=True)}  # type: ignore[arg-type]
+
+
+def test_every_taught_wording_means_its_part() -> None:
+    for own in taught_wordings():
+        if own.kind == "part" and own.part.side != "both":
+            assert own.part.side in own.text
+        known = known_part(own.text)
+        assert known is None or own.kind != "part" or known.side == own.part.side
+
+
+class _OneHot:
+    """A language model in which every word is its own direction."""
+
+    def __init__(self) -> None:
+        words = {w for own in taught_wordings() for w in own.text.split()}
+        words |= {w for other in OTHERS for w in other.split()} | {"pancreas"}
+        self.place = {word: i for i, word in enumerate(sorted(words))}
+        self.width = len(words)
+
+    def phrases(self, texts: Sequence[str]) -> torch.Tensor:
+        read = torch.zeros(len(texts), self.width)
+        for row, text in zip(read, texts, strict=True):
+            for word in text.split():
+                row[self.place[word]] += 1 / len(text.split())
+        return read
+
+
+def test_words_are_read_for_side_and_part_whatever_they_go_with() -> None:
+    language = cast("LanguageModel", _OneHot())
+    head = PhraseHead((4, 6, 8), language.width)
+    taught = Taught.of(language)
+    fit_choices(head, taught)
+    fit_familiarity(head, taught, language)
+    for text, part in (
+        ("caudal section of the left lung", Part("left", "lower zone")),
+        ("right cranial extremity", Part("right", "apex")),
+        ("hilar level on the patient's left", Part("left", "perihilar region")),
+    ):
+        side, name, kind = (
+            int(own.argmax()) for own in head.read(language.phrases([text.replace("the ", "")]))
+        )
+        assert (SIDES[side], list(PARTS)[name], KINDS[kind]) == (*part, "part")
+    asked = language.phrases(["pneumonia in right lower zone"])
+    assert KINDS[int(head.read(asked).kind.argmax())] == "opacity"
+    known, strange = (
+        head.familiarity(language.phrases(text.split()))
+        for text in ("left caudal zone", "left caudal kidney")
+    )
+    assert known > 0.75 > 0.25 > strange
+    assert not head.choices.weight.requires_grad
 
 
 # ---- in the product ----
@@ -170,8 +252,65 @@ def test_a_part_that_rules_know_comes_from_the_lungs(checkpoint: Checkpoint, see
     assert reply(checkpoint, none, "Where is the left lower zone?").text == NOT_FOUND
 
 
-def test_other_words_go_to_the_language_model(checkpoint: Checkpoint, seen: Seen) -> None:
-    assert reply(checkpoint, seen, "Where is the tip of the left lung?").regions == []
+def test_strange_words_go_to_the_language_model(checkpoint: Checkpoint, seen: Seen) -> None:
+    head = checkpoint.extras.phrases
+    assert head is not None
+    head.near.weight.zero_()
+    for familiar, said in ((0.0, None), (1.0, Part("left", "apex"))):
+        head.near.bias.fill_(familiar)
+        for layer, chosen in ((head.choices, (1, 3 + 4, 11)),):
+            layer.weight.zero_()
+            layer.bias.zero_()
+            layer.bias[list(chosen)] = 1.0
+        assert read_part(checkpoint, "whatever of the left lung") == said
+    head.choices.bias[4] = 1.0  # as much an upper zone
+    assert read_part(checkpoint, "whatever of the left lung") is None
+    head.choices.bias[3] = 9.0  # a whole lung is what is left of words that say nothing
+    assert read_part(checkpoint, "whatever of the left lung") is None
+    assert read_part(replace(checkpoint, extras=Extras()), "left apex") is None
+    question = "Where is the tip of the left lung?"
+    assert reply(checkpoint, seen, question).regions == []
+
+
+def test_other_words_for_a_part_are_answered_by_the_head(
+    checkpoint: Checkpoint, seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dense = np.zeros((3, 40, 40), np.float32)
+    dense[0], dense[1] = lungs()["right"], lungs()["left"]
+    film, heat = replace(seen, dense=dense), np.full((1, 40, 40), 0.1)
+    heat[0, 8:16, 24:32] = 0.9
+    heat[0, 30:32, 24:26] = 0.9  # a crumb
+    heat[0, 8:16, 2:10] = 0.9  # the other side
+    monkeypatch.setattr(known, "read_part", lambda *_: Part("left", "apex"))
+    monkeypatch.setattr(phrases, "phrase_maps", lambda *_: heat)
+    said = reply(checkpoint, film, "Where is the tip of the left lung?")
+    assert said.text == "It is marked, taken for the left apex."
+    (region,) = said.regions
+    scale = 300 / 40
+    assert (region.x, region.y) == pytest.approx((24 * scale, 8 * scale), abs=scale / 4)
+    assert (region.width, region.height) == pytest.approx((8 * scale, 8 * scale), abs=scale / 2)
+    assert region.polygon
+    monkeypatch.setattr(known, "read_part", lambda *_: Part("both", "apex"))
+    said = reply(checkpoint, film, "Show me the summits of both lungs.")
+    assert said.text == "It is marked, taken for both apices."
+    assert len(said.regions) == 2
+    none = replace(seen, dense=np.zeros((3, 40, 40), np.float32))
+    assert reply(checkpoint, none, "Where is the tip of the left lung?").text == NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("question", "phrase"),
+    [
+        ("Where is the caudal third of the left lung?", "the caudal third of the left lung"),
+        ("Show me the patient's right lung summit.", "the patient's right lung summit"),
+        ("Where is the pancreas?", None),
+        ("Where is the right femur?", None),  # a side, but no lung
+        ("Is the summit of the left lung clear?", None),
+        ("Where is the very first and quite strange thing on the left?", None),
+    ],
+)
+def test_a_phrase_of_a_lung_is_asked_for(question: str, phrase: str | None) -> None:
+    assert asked_phrase(question) == phrase
 
 
 def test_the_head_draws_a_map_for_each_phrase(checkpoint: Checkpoint, seen: Seen) -> None:
@@ -204,23 +343,6 @@ def test_phrases_are_read_as_alone_in_any_company(checkpoint: Checkpoint) -> Non
     assert not torch.allclose(together[0], together[1], atol=1e-2)
 
 
-def test_phrases_do_not_depend_on_lora(checkpoint: Checkpoint) -> None:
-    language = checkpoint.model.language
-    before = language.phrases(["left apex"])
-    parameters = list(language.adapter_parameters().values())
-    parameters[0].requires_grad_(True)
-    with torch.no_grad():
-        for parameter in parameters:
-            parameter += torch.randn_like(parameter)
-    ids = language.embed(language.tokenize("left apex"))[None]
-    place = torch.arange(ids.shape[1])[None]
-    assert torch.equal(language.phrases(["left apex"]), before)
-    assert [p.requires_grad for p in parameters] == [True] + [False] * (len(parameters) - 1)
-    mask = torch.zeros(1, 1, ids.shape[1], ids.shape[1])
-    with_lora = language._hidden(ids, place, mask).mean(dim=1)
-    assert not torch.allclose(with_lora, before, atol=1e-2)
-
-
 def test_the_head_travels_in_the_checkpoint(checkpoint: Checkpoint, tmp_path: Path) -> None:
     folder = tmp_path / "with"
     save_checkpoint(checkpoint.model, checkpoint.config, folder, checkpoint.extras)
@@ -235,4 +357,4 @@ def test_the_head_travels_in_the_checkpoint(checkpoint: Checkpoint, tmp_path: Pa
     del broken.query
     save_extras(Extras(phrases=broken), tmp_path / FILE)
     with pytest.raises(CheckpointError, match="does not fit"):
-        load_extras(tmp_path / FILE, ())
+        load_extras(tmp_path / FILE, (), (4, 6, 8), 16)

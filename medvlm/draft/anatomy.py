@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from medvlm.draft.locate import LungSide
 
 Side = Literal["right", "left", "both"]
+SIDES: tuple[Side, ...] = get_args(Side)
 Mask = NDArray[np.bool_]
 
+WHOLE = "lung"
 # Of a lung's box: from the top to the bottom, and from the side of the chest to its middle.
 PARTS: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
-    "lung": ((0, 1), (0, 1)),
+    WHOLE: ((0, 1), (0, 1)),
     "upper zone": ((0, 1 / 3), (0, 1)),
     "mid zone": ((1 / 3, 2 / 3), (0, 1)),
     "lower zone": ((2 / 3, 1), (0, 1)),
@@ -81,11 +83,12 @@ _WORDS = (
     r"|apical|bases?|basal|costophrenic|cp|angles?|sulcus|sulci|recess|recesses|lateral|perihilar"
     r"|hilum|hila|hilar|regions?|areas?|hemithorax|top|bottom|tip|part|around|on|of|the|in|side"
 )
-_WHERE = re.compile(
-    rf"\s*(?:where(?:\s+(?:is|are)|'s)|show(?:\s+me)?|locate|point\s+(?:out|to)|mark|find)"
-    rf"\s+(?P<phrase>(?:(?:{_WORDS})\b[\s-]*)+)[?.]*\s*",
-    re.I,
+_WHERE_IS = (
+    r"\s*(?:where(?:\s+(?:is|are)|'s)|show(?:\s+me)?|locate|point\s+(?:out|to)|mark|find)\s+"
 )
+_WHERE = re.compile(rf"{_WHERE_IS}(?P<phrase>(?:(?:{_WORDS})\b[\s-]*)+)[?.]*\s*", re.I)
+_WHERE_IN_ANY_WORDS = re.compile(rf"{_WHERE_IS}(?P<phrase>[a-z'\s-]+?)\s*[?.]*\s*", re.I)
+MOST_WORDS = 8
 _PART = re.compile(
     r"\b(upper|mid|middle|lower|thirds?|apex|apices|apical|bases?|basal|costophrenic|cp|perihilar|hilum"
     r"|hila|hilar|top|bottom|tip)\b",
@@ -111,6 +114,14 @@ _OF_A_LUNG = re.compile(
 )
 
 
+# A side alone may be of anything too, in words that nobody listed.
+_LUNG = re.compile(
+    r"\b(lungs?|pulmonary|costophrenic|costodiaphragmatic|perihilar|hilum|hilus|hila|hilar"
+    r"|hemithorax)\b",
+    re.I,
+)
+
+
 class Part(NamedTuple):
     """A part of one lung, or of both."""
 
@@ -123,7 +134,7 @@ def wordings(part: Part, unseen: bool = False) -> list[str]:
     table = UNSEEN if unseen else WORDINGS
     if part.side != "both":
         return [text.format(side=part.side) for text in table[part.name]]
-    return [_plural(text.format(side="both")) for text in table[part.name]]
+    return [plural(text.format(side="both")) for text in table[part.name]]
 
 
 def part_masks(lungs: Mapping[LungSide, Mask]) -> dict[Part, Mask]:
@@ -144,6 +155,15 @@ def asked_part(question: str) -> str | None:
         return None
     phrase = " ".join(match["phrase"].split())
     return phrase if _PART.search(phrase) and _OF_A_LUNG.search(phrase) else None
+
+
+def asked_phrase(question: str) -> str | None:
+    """Words for something of a lung whose place is asked for; None for any other question."""
+    match = _WHERE_IN_ANY_WORDS.fullmatch(question)
+    words = match["phrase"].split() if match else []
+    if not words or len(words) > MOST_WORDS or not _LUNG.search(" ".join(words)):
+        return None
+    return " ".join(words)
 
 
 def known_part(phrase: str) -> Part | None:
@@ -171,7 +191,8 @@ def _cut(
     return np.asarray(mask & inside[:, None] & across)
 
 
-def _plural(text: str) -> str:
+def plural(text: str) -> str:
+    """The words for a part of one lung, for both."""
     for one, many in (
         *(("lung", "lungs"), ("zone", "zones"), ("field", "fields"), ("third", "thirds")),
         *(("apex", "apices"), ("base", "bases"), ("angle", "angles"), ("sulcus", "sulci")),

@@ -74,4 +74,5 @@ def _sentence(read: Read, polarity: Polarity, evidence: Evidence | None) -> Find
         polarity=polarity,
         probability=read.probability,
         evidence=evidence,
+        flags=[],
     )

@@ -6,13 +6,10 @@ Hu et al., "LoRA", ICLR 2022. The folder that is written opens with `PeftModel.f
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -71,22 +68,6 @@ def adapter_parameters(base: Any) -> dict[str, nn.Parameter]:
         for name, parameter in base.named_parameters()
         if "lora_" in name
     }
-
-
-@contextmanager
-def without_lora(base: Any) -> Iterator[None]:
-    """The model as it was before it had adapters."""
-    learning = [(p, p.requires_grad) for p in adapter_parameters(base).values()]
-    layers = [module for module in base.modules() if isinstance(module, BaseTunerLayer)]
-    try:
-        for layer in layers:
-            layer.enable_adapters(False)
-        yield
-    finally:
-        for layer in layers:
-            layer.enable_adapters(True)
-        for parameter, learns in learning:  # PEFT lets them learn again, whether they did or not
-            parameter.requires_grad_(learns)
 
 
 def write_settings(base: Any, config: LanguageConfig, folder: Path) -> None:

@@ -258,7 +258,8 @@ def _extras(model: VisionLanguageModel, config: CheckpointConfig, folder: Path) 
             file=str(path),
             remedy="fetch the checkpoint anew",
         )
-    return load_extras(path, model.connector.maps)
+    channels, words = model.vision.encoder.channels, model.language.width
+    return load_extras(path, model.connector.maps, channels, words)
 
 
 def _check_files(config: CheckpointConfig, folder: Path) -> None:

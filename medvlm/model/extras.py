@@ -7,6 +7,7 @@ configuration, and a checkpoint that is written anew has none until it is releas
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -82,10 +83,12 @@ def save_extras(extras: Extras, path: Path) -> None:
     save_file(tensors, path)
 
 
-def load_extras(path: Path, maps: tuple[str, ...]) -> Extras:
+def load_extras(path: Path, maps: tuple[str, ...], channels: tuple[int, ...], words: int) -> Extras:
     """What `save_extras` wrote; `maps` are those that the connector reads.
 
-    Raises CheckpointError if the file cannot be read or does not hold exactly what belongs in it.
+    `channels`: of the encoder's maps; `words`: the width of the language model. Raises
+    CheckpointError if the file cannot be read, does not hold exactly what belongs in it, or holds a
+    part made for other widths, which it names.
     """
     try:
         tensors = load_file(path)
@@ -96,7 +99,7 @@ def load_extras(path: Path, maps: tuple[str, ...]) -> Extras:
     try:
         if sum(map(len, parts)) != len(tensors):
             raise ValueError("unknown tensors")
-        return Extras(
+        found = Extras(
             _donors(donors, maps) if donors else None,
             _scorer(boxes) if boxes else None,
             _references(references) if references else None,
@@ -106,6 +109,31 @@ def load_extras(path: Path, maps: tuple[str, ...]) -> Extras:
         )
     except (KeyError, ValueError) as error:
         raise CheckpointError("does not fit the model", file=str(path), remedy=_ANEW) from error
+    for part, own, wanted in _widths(found, channels, words):
+        if own != wanted:
+            raise CheckpointError(
+                f"{part} does not fit the model: made for widths of {own}, not {wanted}",
+                file=str(path),
+                remedy=_ANEW,
+            )
+    return found
+
+
+def _widths(
+    extras: Extras, channels: tuple[int, ...], words: int
+) -> Iterator[tuple[str, tuple[int, ...], tuple[int, ...]]]:
+    """Each part's name, the widths that it was made for, and those of the model."""
+    if extras.donors is not None:
+        both = zip(extras.donors.features, channels, strict=True)
+        kept = [(maps.shape[1], count) for maps, count in both if maps.numel()]
+        yield "donors", tuple(own for own, _ in kept), tuple(count for _, count in kept)
+    if extras.phrases is not None:
+        head = extras.phrases
+        yield "phrases", (*head.channels, head.choices.in_features), (*channels, words)
+    if extras.opacity is not None:
+        yield "opacity", extras.opacity.channels, channels
+    if extras.familiarity is not None:
+        yield "familiarity", (len(extras.familiarity.mean),), (sum(channels[1:]),)
 
 
 _ANEW = "fetch the checkpoint anew"

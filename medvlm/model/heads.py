@@ -51,6 +51,7 @@ class DenseHead(nn.Module):
 
     def __init__(self, channels: tuple[int, ...], width: int, dims: int = 2) -> None:
         super().__init__()
+        self.channels = channels
         self.lateral = nn.ModuleList(conv(dims, c, width, 1) for c in channels)
         self.smooth = nn.Sequential(
             conv(dims, width, width, 3, padding=1, groups=width),

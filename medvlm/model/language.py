@@ -19,7 +19,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from medvlm.config import LanguageConfig
 from medvlm.image.polygon import Polygon
-from medvlm.model.adapter import adapter_parameters, add_lora, without_lora
+from medvlm.model.adapter import adapter_parameters, add_lora
 from medvlm.model.causal import attention_of, load_base, logit_rule
 from medvlm.model.chat import prompt_parts, telling_tokens
 from medvlm.model.tree import lay_out, stack
@@ -122,17 +122,16 @@ class LanguageModel(nn.Module):
 
     @torch.no_grad()
     def phrases(self, texts: Sequence[str]) -> Tensor:
-        """[P, D]: what the model makes of bare words, the mean of their last hidden states.
+        """[P, D]: bare words, the mean of their embeddings, each the mean of its tokens'.
 
-        Without LoRA: what is learned of them here outlives another alignment.
+        Not hidden states: there a word takes on what stands beside it, and a part of the lungs in
+        words that were never taught is no longer recognised.
         """
-        ids = [self.tokenize(text) for text in texts]
-        embeddings = nn.utils.rnn.pad_sequence([self.embed(own) for own in ids], batch_first=True)
-        positions, mask = stack([lay_out(len(own), ()) for own in ids], embeddings.dtype)
-        with without_lora(self.base):
-            hidden = self._hidden(embeddings, positions.to(self.device), mask.to(self.device))
+        words = {word for text in texts for word in text.split()}
+        # Within a text, words have a space in front.
+        known = {word: self.embed(self.tokenize(f" {word}")).float().mean(dim=0) for word in words}
         return torch.stack(
-            [row[: len(own)].mean(dim=0) for row, own in zip(hidden, ids, strict=True)]
+            [torch.stack([known[word] for word in text.split()]).mean(dim=0) for text in texts]
         )
 
     def adapter_parameters(self) -> dict[str, nn.Parameter]:

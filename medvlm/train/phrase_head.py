@@ -1,7 +1,8 @@
 """Teaches phrases their places: parts of lungs from their masks, opacities from boxes.
 
-Encoder and language model are frozen; what learns is the small head between them, in minutes. Films
-without lung masks lend the lungs that the dense head sees, so that adults take part.
+Encoder and language model are frozen; what learns is the small head between them, in minutes: first
+what words mean, in closed form, then where that lies. Films without lung masks lend the lungs that
+the dense head sees, so that adults take part.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from medvlm.draft.anatomy import WORDINGS, Mask, Part, Side, part_masks, wordings
+from medvlm.draft.anatomy import Mask, Part, part_masks
 from medvlm.draft.locate import DENSE_OPACITY, LungSide, lung_masks
 from medvlm.model.encoder import Features
 from medvlm.model.language import LanguageModel
@@ -21,24 +22,24 @@ from medvlm.model.phrase_head import PhraseHead
 from medvlm.model.vision import VisionModel
 from medvlm.train.films import FilmStore
 from medvlm.train.losses import dice_loss
+from medvlm.train.phrase_reading import Meaning, Taught, fit_choices, fit_familiarity
+from medvlm.train.phrase_words import OPAQUE_PARTS
 from medvlm.train.progress import track
 
 FILMS, VIEWS = 900, 2
 """Films at most, half of them with lung masks, each in so many views."""
-STEPS, BATCH = 3000, 8
+STEPS, BATCH = 2000, 8
 RATE, DECAY = 3e-3, 1e-4
 LOOKED_AT = 16
 SEED = 0
-SIDES: tuple[Side, ...] = ("right", "left", "both")
 LUNG_FROM = 0.5
-# What radiologists' boxes of opacities are called; each also within a part of the lungs.
-OPACITIES = ("lung opacity", "opacity", "pneumonia", "consolidation", "infiltrate")
+ANY_OPACITY = Meaning("opacity", Part("both", "lung"))
 
 
 class Target(NamedTuple):
-    """One film and phrase: the phrase's words, and where it lies [H, W]."""
+    """One film and phrase: what the phrase means, and where that lies [H, W]."""
 
-    words: str
+    meaning: Meaning
     mask: Mask
 
 
@@ -67,19 +68,24 @@ def fit_phrase_head(
     examples = _examples(vision, store, np.concatenate(rows), size)
     torch.manual_seed(SEED)
     head = PhraseHead(vision.encoder.channels, language.width)
-    known = _embedded(language)
-    optimiser = torch.optim.AdamW(head.parameters(), lr=RATE, weight_decay=DECAY)
+    taught = Taught.of(language)
+    fit_choices(head, taught)
+    fit_familiarity(head, taught, language)
+    optimiser = torch.optim.AdamW(
+        [own for own in head.parameters() if own.requires_grad], lr=RATE, weight_decay=DECAY
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=STEPS)
     for _ in track(range(STEPS), "phrases"):
         loss = torch.zeros(())
         for i in random.integers(len(examples), size=BATCH):
             own = examples[i]
-            targets = film_targets(own.lungs, own.opacity, random)
-            if targets:
-                queries = torch.stack([known[target.words] for target in targets])
-                features = Features(*(maps[None].float() for maps in own.features))
-                logits = head(features, own.seen[None], queries)[0]
-                loss = loss + _loss(logits, torch.from_numpy(np.stack([t.mask for t in targets])))
+            targets = film_targets(own.lungs, own.opacity)
+            if not targets:
+                continue
+            words = torch.stack([taught.drawn(target.meaning, random) for target in targets])
+            features = Features(*(maps[None].float() for maps in own.features))
+            logits = head(features, own.seen[None], words)[0]
+            loss = loss + _loss(logits, torch.from_numpy(np.stack([t.mask for t in targets])))
         optimiser.zero_grad()
         (loss / BATCH).backward()
         optimiser.step()
@@ -110,36 +116,17 @@ def _generator(seed: tuple[int, ...]) -> torch.Generator:
     return torch.Generator().manual_seed(int(np.random.default_rng(seed).integers(2**31)))
 
 
-def film_targets(
-    lungs: dict[LungSide, Mask], opacity: Mask | None, random: np.random.Generator
-) -> list[Target]:
-    """One wording, drawn at random, of each part of the lungs; and of opacities, where they were
-    looked for: anywhere, and in a part of the lungs."""
+def film_targets(lungs: dict[LungSide, Mask], opacity: Mask | None) -> list[Target]:
+    """Each part of the lungs; opacities, where they were looked for: anywhere, and in a part of the
+    lungs."""
     parts = part_masks(lungs)
-    targets = [Target(str(random.choice(wordings(part))), mask) for part, mask in parts.items()]
+    targets = [Target(Meaning("part", part), mask) for part, mask in parts.items()]
     if opacity is not None:
-        targets.append(Target(str(random.choice(OPACITIES)), opacity))
+        targets.append(Target(ANY_OPACITY, opacity))
         for part, mask in parts.items():
-            if part.name in _OPAQUE_PARTS and part.side != "both":
-                targets.append(Target(opacity_in(part), opacity & _column(mask)))
+            if part.name in OPAQUE_PARTS and part.side != "both":
+                targets.append(Target(Meaning("opacity", part), opacity & _column(mask)))
     return targets
-
-
-def opacity_in(part: Part) -> str:
-    """How an opacity in a part of the lungs is called."""
-    return f"opacity in the {part.side} {part.name}"
-
-
-_OPAQUE_PARTS = ("lung", "upper zone", "mid zone", "lower zone")
-
-
-def _embedded(language: LanguageModel) -> dict[str, Tensor]:
-    """Every wording that may be drawn, and its reading."""
-    texts = [text for name in WORDINGS for side in SIDES for text in wordings(Part(side, name))]
-    texts += OPACITIES
-    texts += [opacity_in(Part(side, name)) for side in SIDES[:2] for name in _OPAQUE_PARTS]
-    texts = list(dict.fromkeys(texts))
-    return dict(zip(texts, language.phrases(texts), strict=True))
 
 
 def _lungs(dense: Tensor, known: Tensor, seen: Tensor) -> dict[LungSide, Mask]:
