@@ -11,13 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from medvlm.draft import known, phrases
 from medvlm.draft.anatomy import (
     PARTS,
     SIDES,
     Part,
     asked_part,
-    asked_phrase,
     known_part,
     part_masks,
     wordings,
@@ -252,7 +250,7 @@ def test_a_part_that_rules_know_comes_from_the_lungs(checkpoint: Checkpoint, see
     assert reply(checkpoint, none, "Where is the left lower zone?").text == NOT_FOUND
 
 
-def test_strange_words_go_to_the_language_model(checkpoint: Checkpoint, seen: Seen) -> None:
+def test_a_phrase_is_read_where_its_words_are_near(checkpoint: Checkpoint, seen: Seen) -> None:
     head = checkpoint.extras.phrases
     assert head is not None
     head.near.weight.zero_()
@@ -270,47 +268,6 @@ def test_strange_words_go_to_the_language_model(checkpoint: Checkpoint, seen: Se
     assert read_part(replace(checkpoint, extras=Extras()), "left apex") is None
     question = "Where is the tip of the left lung?"
     assert reply(checkpoint, seen, question).regions == []
-
-
-def test_other_words_for_a_part_are_answered_by_the_head(
-    checkpoint: Checkpoint, seen: Seen, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    dense = np.zeros((3, 40, 40), np.float32)
-    dense[0], dense[1] = lungs()["right"], lungs()["left"]
-    film, heat = replace(seen, dense=dense), np.full((1, 40, 40), 0.1)
-    heat[0, 8:16, 24:32] = 0.9
-    heat[0, 30:32, 24:26] = 0.9  # a crumb
-    heat[0, 8:16, 2:10] = 0.9  # the other side
-    monkeypatch.setattr(known, "read_part", lambda *_: Part("left", "apex"))
-    monkeypatch.setattr(phrases, "phrase_maps", lambda *_: heat)
-    said = reply(checkpoint, film, "Where is the tip of the left lung?")
-    assert said.text == "It is marked, taken for the left apex."
-    (region,) = said.regions
-    scale = 300 / 40
-    assert (region.x, region.y) == pytest.approx((24 * scale, 8 * scale), abs=scale / 4)
-    assert (region.width, region.height) == pytest.approx((8 * scale, 8 * scale), abs=scale / 2)
-    assert region.polygon
-    monkeypatch.setattr(known, "read_part", lambda *_: Part("both", "apex"))
-    said = reply(checkpoint, film, "Show me the summits of both lungs.")
-    assert said.text == "It is marked, taken for both apices."
-    assert len(said.regions) == 2
-    none = replace(seen, dense=np.zeros((3, 40, 40), np.float32))
-    assert reply(checkpoint, none, "Where is the tip of the left lung?").text == NOT_FOUND
-
-
-@pytest.mark.parametrize(
-    ("question", "phrase"),
-    [
-        ("Where is the caudal third of the left lung?", "the caudal third of the left lung"),
-        ("Show me the patient's right lung summit.", "the patient's right lung summit"),
-        ("Where is the pancreas?", None),
-        ("Where is the right femur?", None),  # a side, but no lung
-        ("Is the summit of the left lung clear?", None),
-        ("Where is the very first and quite strange thing on the left?", None),
-    ],
-)
-def test_a_phrase_of_a_lung_is_asked_for(question: str, phrase: str | None) -> None:
-    assert asked_phrase(question) == phrase
 
 
 def test_the_head_draws_a_map_for_each_phrase(checkpoint: Checkpoint, seen: Seen) -> None:

@@ -71,7 +71,7 @@ from medvlm.draft.question import parse_question, projections
         ("Could you show me where the effusion is?", False, "place"),
         ("What does this film show?", False, "findings"),
         ("Describe this film.", False, "findings"),
-        ("Where is the lung lesion located?", False, "phrase"),
+        ("Where is the lung lesion located?", False, "other"),
         ("Which lung has a defect?", False, "other"),
         ("Is there a pneumothorax?", True, "region_presence"),
         ("Is the mass solid or cystic?", False, "other"),

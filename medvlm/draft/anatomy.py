@@ -87,8 +87,6 @@ _WHERE_IS = (
     r"\s*(?:where(?:\s+(?:is|are)|'s)|show(?:\s+me)?|locate|point\s+(?:out|to)|mark|find)\s+"
 )
 _WHERE = re.compile(rf"{_WHERE_IS}(?P<phrase>(?:(?:{_WORDS})\b[\s-]*)+)[?.]*\s*", re.I)
-_WHERE_IN_ANY_WORDS = re.compile(rf"{_WHERE_IS}(?P<phrase>[a-z'\s-]+?)\s*[?.]*\s*", re.I)
-MOST_WORDS = 8
 _PART = re.compile(
     r"\b(upper|mid|middle|lower|thirds?|apex|apices|apical|bases?|basal|costophrenic|cp|perihilar|hilum"
     r"|hila|hilar|top|bottom|tip)\b",
@@ -109,14 +107,6 @@ _NAMES = tuple(
 # "The tip" or "the base" alone may be of anything.
 _OF_A_LUNG = re.compile(
     r"\b(left|right|both|bilateral|lungs?|zones?|fields?|costophrenic|perihilar|hilum|hila|hilar"
-    r"|hemithorax)\b",
-    re.I,
-)
-
-
-# A side alone may be of anything too, in words that nobody listed.
-_LUNG = re.compile(
-    r"\b(lungs?|pulmonary|costophrenic|costodiaphragmatic|perihilar|hilum|hilus|hila|hilar"
     r"|hemithorax)\b",
     re.I,
 )
@@ -155,15 +145,6 @@ def asked_part(question: str) -> str | None:
         return None
     phrase = " ".join(match["phrase"].split())
     return phrase if _PART.search(phrase) and _OF_A_LUNG.search(phrase) else None
-
-
-def asked_phrase(question: str) -> str | None:
-    """Words for something of a lung whose place is asked for; None for any other question."""
-    match = _WHERE_IN_ANY_WORDS.fullmatch(question)
-    words = match["phrase"].split() if match else []
-    if not words or len(words) > MOST_WORDS or not _LUNG.search(" ".join(words)):
-        return None
-    return " ".join(words)
 
 
 def known_part(phrase: str) -> Part | None:

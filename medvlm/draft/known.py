@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from medvlm.draft.anatomy import Part, Side, known_part, part_masks, wordings
+from medvlm.draft.anatomy import Part, Side, known_part, part_masks
 from medvlm.draft.decide import decide
 from medvlm.draft.ground import finding_boxes, place, regions
 from medvlm.draft.locate import ScoredBox, box_of_mask, outline_of_mask, place_of
 from medvlm.draft.look import Seen
 from medvlm.draft.made_by import body_parts, known_modality, named_modalities
-from medvlm.draft.phrases import phrase_masks, read_part
 from medvlm.draft.question import Parsed, projections
 from medvlm.draft.wording import place_words
 from medvlm.findings import PHRASES
@@ -55,9 +54,7 @@ def known_reply(
             words = place_words(place_of([seen.transform.to_grid(box_of(region))], seen.lungs))
             return Reply(words, None, [own_region(seen, region)]) if words else None
         case "part":
-            return part_reply(seen, parsed.part) or phrase_reply(checkpoint, seen, parsed.part)
-        case "phrase":
-            return phrase_reply(checkpoint, seen, parsed.part)
+            return part_reply(seen, parsed.part)
         case "view":
             return _view(seen, question)
         case "sex":
@@ -102,24 +99,6 @@ def part_reply(seen: Seen, phrase: str) -> Reply | None:
     if not boxes:
         return Reply(NOT_FOUND)
     return Reply("It is marked.", None, regions(seen, boxes))
-
-
-def phrase_reply(checkpoint: Checkpoint, seen: Seen, phrase: str) -> Reply | None:
-    """Where a part of the lungs is, in other words, by the head that reads them, and what it took
-    them for; None for words that are not near those it was taught."""
-    part = read_part(checkpoint, phrase)
-    if part is None:
-        return None
-    size = seen.transform.size
-    shown = [
-        seen.place.region(box_of_mask(mask, size), outline_of_mask(mask, size))
-        for mask in phrase_masks(checkpoint, seen, phrase, part)
-    ]
-    if not any(shown):
-        return Reply(NOT_FOUND)
-    words = wordings(part)[0]  # "right apex", "both apices"
-    words = words if part.side == "both" else f"the {words}"
-    return Reply(f"It is marked, taken for {words}.", None, [own for own in shown if own])
 
 
 def modality_reply(

@@ -71,7 +71,7 @@ def lung_masks(dense: np.ndarray) -> dict[LungSide, np.ndarray]:
         mask = np.zeros(field.shape, dtype=bool)
         if height >= FAINTEST_LUNG:
             mask[:, half] = own > min(LUNG_FROM, height / 2)
-        masks[side] = ndimage.binary_fill_holes(largest_part(mask))
+        masks[side] = ndimage.binary_fill_holes(_largest(mask))
     return masks
 
 
@@ -156,8 +156,7 @@ def midline(lungs: Mapping[LungSide, Box]) -> float:
     return (lungs["right"].right + lungs["left"].x) / 2
 
 
-def largest_part(mask: np.ndarray) -> np.ndarray:
-    """The largest connected part of a mask [H, W]."""
+def _largest(mask: np.ndarray) -> np.ndarray:
     parts, count = ndimage.label(mask)
     if count < 2:
         return mask

@@ -1,4 +1,7 @@
-"""Places that words name: which part of the lungs a phrase means, and where the head sees it."""
+"""Places that words name: which part of the lungs a phrase means, and where the head sees it.
+
+Measured; no answer uses it yet.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,16 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor
 
-from medvlm.draft.anatomy import PARTS, SIDES, WHOLE, Mask, Part
-from medvlm.draft.locate import LungSide, largest_part, midline
-from medvlm.draft.look import FINER, Seen
+from medvlm.draft.anatomy import PARTS, SIDES, WHOLE, Part
+from medvlm.draft.look import Seen
 from medvlm.model.checkpoint import Checkpoint
 from medvlm.model.phrase_head import KINDS
 
 FROM = 0.5
 FAMILIAR_FROM = 0.8
-"""The least familiarity of a phrase that is answered: about one in twenty words for anything but
+"""The least familiarity of a phrase that is read: about one in twenty words for anything but
 the lungs reaches it when it was not taught (docs/drafts.md)."""
 SURE_FROM = 0.8
 """The least share of a phrase's side, and of its part."""
@@ -43,21 +44,6 @@ def read_part(checkpoint: Checkpoint, phrase: str) -> Part | None:
         return None
     name = list(PARTS)[int(part.argmax())]
     return None if name == WHOLE else Part(SIDES[int(side.argmax())], name)
-
-
-def phrase_masks(checkpoint: Checkpoint, seen: Seen, phrase: str, part: Part) -> list[Mask]:
-    """Where a phrase lies, one connected mask [H, W] for each side of `part`, on a grid `FINER`
-    times as fine as the map's. Empty where nothing is found, or not both lungs are."""
-    maps = phrase_maps(checkpoint, seen, [phrase.lower()])
-    if maps is None or len(seen.lungs) < 2:
-        return []
-    fine = ndimage.zoom(maps[0], FINER, order=1, grid_mode=True, mode="nearest")
-    middle = midline(seen.lungs) / seen.transform.size * fine.shape[1]
-    right = np.arange(fine.shape[1]) + 0.5 < middle
-    both: tuple[LungSide, ...] = ("right", "left")
-    own = [side for side in both if part.side in (side, "both")]
-    halves = [(fine >= FROM) & (right if side == "right" else ~right) for side in own]
-    return [largest_part(half) for half in halves if half.any()]
 
 
 def phrase_maps(

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from medvlm.draft.anatomy import asked_part, asked_phrase
+from medvlm.draft.anatomy import asked_part
 from medvlm.draft.locate import LungSide
 from medvlm.draft.made_by import asks_modality
 from medvlm.findings import Mention, find_mentions
@@ -19,7 +19,6 @@ from medvlm.findings import Mention, find_mentions
 Kind = Literal[
     "lungs",
     "part",
-    "phrase",
     "place",
     "region",
     "region_place",
@@ -203,8 +202,7 @@ class Parsed:
     """A question's kind, the findings it names, and the lungs (or sides) it asks for.
 
     `closed`: it wants a yes or a no. `denied`: yes means that the finding is absent ("Is the heart
-    normal in size?", "Is this film normal?"). `part`: the words for a part of the lungs; in a
-    "phrase", for anything of a lung.
+    normal in size?", "Is this film normal?"). `part`: the words for a part of the lungs.
     """
 
     kind: Kind
@@ -248,8 +246,6 @@ def parse_question(question: str, region: bool) -> Parsed:
             return Parsed("normal", closed, denied=match["state"].lower() == "normal")
     if closed and (presence := _presence(question, mentions)) is not None:
         return presence
-    if not findings and (phrase := asked_phrase(question)):
-        return Parsed("phrase", closed, part=phrase)
     return Parsed("other", closed, findings)
 
 
