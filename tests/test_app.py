@@ -1,7 +1,10 @@
-"""The page: it opens with its notice, and drafts and answers through the product's functions."""
+"""The page without a browser: catalogue, worklist, review, and where a drawn box ends up."""
 
 from __future__ import annotations
 
+import re
+import string
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,40 +13,174 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from medvlm.draft import answer as answers
+from app.words import LANGUAGES, REJECTIONS, catalogue, plain
+from medvlm.config.desk import DATABASE
+from medvlm.desk.drafter import ModelDrafter
+from medvlm.desk.intake import take_in
+from medvlm.desk.worker import work_off
 from medvlm.draft.trunk import Trunk
+from medvlm.findings import FINDINGS
 from medvlm.image.geometry import Box
+from medvlm.records import Region
+from medvlm.review.guards import BLOCKING, WARNINGS
+from medvlm.review.jobs import conversation
+from medvlm.review.people import local_person
+from medvlm.review.review import load
+from medvlm.review.store import Store, open_store
+from medvlm.review.studies import record_draft
+from medvlm.review.worklist import images, worklist
+from tests.desk import a_draft, a_pneumothorax, a_study
 from tests.dicoms import save, synthetic
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
 
 @pytest.fixture
-def page(root: Path) -> AppTest:
-    return AppTest.from_file(str(root / "app" / "main.py"), default_timeout=300)
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """The desk that the page opens."""
+    monkeypatch.setenv("MEDVLM_DESK", str(tmp_path / "desk"))
+    monkeypatch.delenv(DATABASE, raising=False)
+    monkeypatch.setenv("MEDVLM_DESK_DRAFTING", "false")
+    st.cache_resource.clear()
+    with open_store() as store:
+        yield store
+    st.cache_resource.clear()
 
 
-def test_the_page_opens_with_the_notice_and_waits_for_a_study(page: AppTest) -> None:
+@pytest.fixture
+def page(root: Path, desk: Store) -> AppTest:
+    return AppTest.from_file(str(root / "app" / "main.py"), default_timeout=60)
+
+
+def study_page() -> None:
+    """The page of one study alone, as the navigation shows it."""
+    from app import study
+    from app.login import signed_in
+    from app.session import show_messages
+
+    if signed_in() is not None:
+        show_messages()
+        study.page()
+
+
+def opened(study_id: str) -> AppTest:
+    page = AppTest.from_function(study_page, default_timeout=60)
+    page.query_params["study"] = study_id
+    return page.run()
+
+
+def texts(page: AppTest) -> str:
+    return "\n".join(str(one.value) for one in page.text)
+
+
+def press(page: AppTest, key: str) -> AppTest:
+    (found,) = [one for one in page.button if one.key == key]
+    return found.click().run()
+
+
+# ---- the catalogue ----
+
+
+def test_the_languages_have_the_same_texts_with_the_same_placeholders() -> None:
+    english = catalogue("en")
+    for language in LANGUAGES:
+        other = catalogue(language)
+        assert other.keys() == english.keys()
+        for key, text in english.items():
+            assert _placeholders(other[key]) == _placeholders(text), key
+
+
+def _placeholders(text: str) -> set[str | None]:
+    return {name for _, name, _, _ in string.Formatter().parse(text) if name}
+
+
+def test_every_text_that_the_pages_ask_for_is_there(root: Path) -> None:
+    known = catalogue("en")
+    for path in (root / "app").glob("*.py"):
+        for key in re.findall(r'\b(?:words|bare)\(\s*"([^"{]+)"', path.read_text("utf-8")):
+            assert key in known, f"{path.name}: {key}"
+    keys = [f"finding.{name}" for name in FINDINGS]
+    keys += [f"rejection.{reason}" for reason in REJECTIONS]
+    keys += [f"problem.{code}" for code in BLOCKING | WARNINGS if code != "unresolved"]
+    assert not [key for key in keys if key not in known]
+
+
+@pytest.mark.parametrize("value", ["**bold**", "[a](http://b)", "<b>", ":red[x]", "$x$", "a_b `c`"])
+def test_values_are_no_markup(value: str) -> None:
+    marks = set("*[]()<>:$_`") & set(value)
+    escaped = plain(value)
+    assert all(f"\\{mark}" in escaped for mark in marks)
+
+
+# ---- the worklist ----
+
+
+def test_an_empty_desk_says_what_it_is_and_offers_a_sample(page: AppTest) -> None:
     page.run()
     assert not page.exception
-    assert "research only" in page.warning[0].value
-    assert "Choose a study" in page.info[0].value
+    assert "No study here yet" in page.info[-1].value
+    assert [one for one in page.button if one.key == "sample"]
 
 
-@pytest.mark.slow
-def test_the_sample_is_drafted_and_asked_about(page: AppTest) -> None:
+def test_urgent_studies_are_named_on_the_worklist(page: AppTest, desk: Store) -> None:
+    study = a_study(desk)
+    record_draft(desk, study, a_draft(a_pneumothorax(), impression="Right pneumothorax."))
     page.run()
-    page.sidebar.radio[0].set_value("Sample film").run()
     assert not page.exception
-    assert not page.error
-    assert "Impression" in [one.value for one in page.subheader]
-    before = len(page.text)
-    page.checkbox[0].check().run()
-    assert [one.label for one in page.number_input] == ["x", "y", "width", "height"]
-    page.text_input[0].set_value("What is this?").run()
-    page.button[0].click().run()
+    assert "Yamada Taro" in texts(page)
+    assert any("URGENT" in str(one.value) for one in page.markdown)
+
+
+# ---- the review ----
+
+
+def test_sentences_are_accepted_rejected_and_taken_back(desk: Store) -> None:
+    study = a_study(desk)
+    record_draft(desk, study, a_draft())
+    page = opened(study)
     assert not page.exception
-    assert len(page.text) > before
+    assert "1.  Possible left pleural effusion." in texts(page)
+    press(page, "accept-s01")
+    assert [one.decision for one in load(desk, study).sentences] == ["accepted", "unresolved"]
+    press(page, "reject-s02")
+    press(page, "reject-wording-s02")
+    assert load(desk, study).sentences[1].decision == "rejected"
+    (undo,) = [one for one in page.button if one.label == "Undo"]
+    undo.click().run()
+    assert load(desk, study).sentences[1].decision == "unresolved"
+
+
+def test_a_change_by_another_hand_is_told_and_nothing_is_overwritten(desk: Store) -> None:
+    study = a_study(desk)
+    record_draft(desk, study, a_draft())
+    first, second = opened(study), opened(study)
+    press(first, "accept-s01")
+    press(second, "accept-s02")
+    assert "Somebody changed this report" in texts(second)
+    assert load(desk, study).sentences[1].decision == "unresolved"
+    press(second, "accept-s02")
+    assert load(desk, study).sentences[1].decision == "accepted"
+
+
+def test_a_review_without_a_draft_is_written_by_hand(desk: Store) -> None:
+    study = a_study(desk)
+    page = opened(study)
+    (field,) = [one for one in page.text_input if one.key == "add-text"]
+    field.set_value("The lungs are clear.")
+    (add,) = [one for one in page.button if one.label == "Add"]
+    add.click().run()
+    assert not page.exception
+    (made,) = load(desk, study).sentences
+    assert (made.text, made.decision) == ("The lungs are clear.", "added")
+
+
+def test_a_study_that_is_not_there_is_told(desk: Store) -> None:
+    page = opened("0" * 32)
+    assert not page.exception
+    assert page.error
+
+
+# ---- where a drawn box ends up ----
 
 
 @pytest.mark.parametrize(
@@ -60,17 +197,19 @@ def test_a_box_drawn_in_the_page_comes_back_to_the_same_pixels(
     columns: int,
     elements: dict[str, Any],
     tiny: Path,
-    page: AppTest,
+    desk: Store,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """To the model's grid and back, and in the answer, to one source pixel."""
+    """From what the viewer reports to the model's grid and back, and in the answer: one pixel.
+
+    That the viewer reports what was drawn to one pixel is tests/test_viewer_browser.py's part.
+    """
     values = np.random.default_rng(0).integers(0, 4000, (rows, columns)).astype(np.uint16)
     film = save(synthetic(values, **elements), tmp_path / "film.dcm")
-    monkeypatch.setattr("medvlm.resources.sample_film", lambda: film)
-    st.cache_resource.clear()
-    asked, told = [], []
-    ask, turn = answers.answer_question, Trunk.turn
+    (study,) = take_in(desk, [film], local_person(desk)).added
+    (image,) = images(desk, study)
+    asked, turn = [], Trunk.turn
 
     def listening(self: Trunk, question: str, region: Any = None) -> Any:
         made = turn(self, question, region)
@@ -79,25 +218,27 @@ def test_a_box_drawn_in_the_page_comes_back_to_the_same_pixels(
             asked.append(place.to_source(Box.from_corners(*made.region)))
         return made
 
-    def telling(*given: Any, **named: Any) -> Any:
-        told.append(ask(*given, **named))
-        return told[-1]
-
     monkeypatch.setattr(Trunk, "turn", listening)
-    monkeypatch.setattr(answers, "answer_question", telling)
+    box = Box(columns * 0.3, rows * 0.6, columns * 0.25, rows * 0.2)
+    region = Region(
+        sop_instance_uid=image.sop_instance_uid,
+        x=box.x,
+        y=box.y,
+        width=box.width,
+        height=box.height,
+    )
+    page = AppTest.from_function(study_page, default_timeout=60)
+    page.query_params["study"] = study
+    page.session_state[f"{study}-drawn"] = (image.id, region)
     page.run()
-    page.sidebar.radio[0].set_value("Sample film").run()
-    page.checkbox[0].check().run()
-    drawn = Box(columns * 0.3, rows * 0.6, columns * 0.25, rows * 0.2)
-    for number, value in zip(
-        page.number_input, (drawn.x, drawn.y, drawn.width, drawn.height), strict=True
-    ):
-        number.set_value(value)
-    page.text_input[0].set_value("How dense is it?").run()
-    page.button[0].click().run()
+    page.chat_input[0].set_value("How dense is it?").run()
     assert not page.exception
+    work_off(desk, ModelDrafter())
+    (exchange,) = conversation(desk, study)
+    assert exchange.answer is not None, exchange.problem
     assert asked
-    (region,) = told[-1].regions
-    for box in (asked[-1], region):
-        assert (box.x, box.y) == pytest.approx((drawn.x, drawn.y), abs=1)
-        assert (box.width, box.height) == pytest.approx((drawn.width, drawn.height), abs=1)
+    (answered,) = exchange.answer.regions
+    for found in (asked[-1], answered):
+        assert (found.x, found.y) == pytest.approx((box.x, box.y), abs=1)
+        assert (found.width, found.height) == pytest.approx((box.width, box.height), abs=1)
+    assert worklist(desk).total == 1

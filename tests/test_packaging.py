@@ -15,6 +15,7 @@ from packaging.utils import canonicalize_name
 
 from medvlm import __version__
 from medvlm.resources import resource_dir, sample_film
+from tests.browser import browser, page_at, served
 
 RESOURCES = {"app": "main.py", "data_cards": "nih_cxr.md", "configs": "*.yaml"}
 
@@ -142,3 +143,16 @@ def test_the_embedded_checkpoint_is_small_and_has_a_card() -> None:
     assert f"weights_sha256: {weights}\n" in (folder / "config.yaml").read_text(encoding="utf-8")
     for part in ("Intended use", "Training data", "Measured quality", "Known failures", "Licence"):
         assert part in card
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_serves_the_page(elsewhere: Path, tmp_path: Path) -> None:
+    """In a real browser: the pages, their catalogue and the viewer lie inside the package."""
+    env = {"PYTHONPATH": str(elsewhere), "MEDVLM_DESK": str(tmp_path / "desk")}
+    command = [str(elsewhere / "bin" / "medvlm"), "app", "--port", "{port}", "--no-drafting"]
+    with browser() as opened, served(command, env=env, cwd=tmp_path) as address:
+        local = address.replace("127.0.0.1", "localhost")
+        with page_at(opened, local) as page:
+            page.locator(".st-key-sample button").click(timeout=90_000)
+            page.locator('[class*="st-key-open-"] button').first.click(timeout=90_000)
+            page.wait_for_selector('.medvlm-viewer[data-ready="true"]', timeout=90_000)
