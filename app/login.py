@@ -6,14 +6,15 @@ import time
 
 import streamlit as st
 
-from app.session import attempt, idle, settings, store, touch
+from app.session import CLOSED, attempt, back, idle, refresh, settings, store, touch
 from app.words import bare, words
 from medvlm.config.desk import Oidc
 from medvlm.errors import WrongPin
 from medvlm.review import people
 from medvlm.review.records import Person
 
-_CLOSED = "closed"
+_LOADED = "loaded"
+"""Set from a page's first run on."""
 
 
 def signed_in() -> Person | None:
@@ -23,12 +24,28 @@ def signed_in() -> Person | None:
     if acting is None:
         return None
     st.session_state["person"] = acting
+    if oidc and st.session_state.get(_LOADED) is None and _logged_in_since_idle():
+        back()
+    st.session_state[_LOADED] = True
     if idle():
-        st.session_state[_CLOSED] = True
-    if st.session_state.get(_CLOSED) and not _opened_again(acting):
+        st.session_state[CLOSED] = True
+    if st.session_state.get(CLOSED) and not _opened_again(acting):
         return None
     touch()
+    _close_in_time()
     return acting
+
+
+@st.fragment(run_every=20)
+def _close_in_time() -> None:
+    """Takes the page off the screen when it was left idle, also if nobody touches it."""
+    if idle():
+        refresh()
+
+
+def _logged_in_since_idle() -> bool:
+    """Whether the log-in is younger than the time after which a page is closed."""
+    return fresh_log_in(60 * settings().idle_minutes)
 
 
 def proof() -> str | None:
@@ -77,7 +94,7 @@ def _opened_again(acting: Person) -> bool:
         except WrongPin as error:
             st.text(str(error))
             return False
-    del st.session_state[_CLOSED]
+    back()
     st.rerun()
 
 

@@ -6,9 +6,20 @@ import streamlit as st
 
 from app import sentence, signing
 from app.images import Opened
-from app.session import act, attempt, drawn, forget_drawn, person, select, selected, store
+from app.session import (
+    act,
+    attempt,
+    drawn,
+    forget_drawn,
+    mark,
+    person,
+    select,
+    selected,
+    store,
+)
 from app.words import bare, finding_words, words
 from medvlm.findings import FINDINGS
+from medvlm.records import Region
 from medvlm.review import jobs, templates
 from medvlm.review import review as actions
 from medvlm.review.guards import suggested_impression
@@ -105,31 +116,37 @@ def _template(study: Opened, review: Review, may_change: bool) -> None:
         return
     names = ["", *(one.name for one in known)]
     now = review.fields.template
-    chosen = st.selectbox(
+    # As with a field's key: an undo must show the old one again, and not choose it anew.
+    key = f"template-{review.study_id}-{now}"
+    st.selectbox(
         words("report.template"),
         names,
         index=names.index(now) if now in names else 0,
-        key=f"template-{review.study_id}",
+        key=key,
+        on_change=_use_template,
+        args=(key, known, review),
     )
-    if chosen != now and chosen:
-        (template,) = [one for one in known if one.name == chosen]
-        act(
-            actions.set_fields,
-            indication=review.fields.indication or template.indication,
-            comparison=review.fields.comparison or template.comparison,
-            template=template.name,
-            version=review.version,
-        )
-        st.rerun()
+
+
+def _use_template(key: str, known: list[templates.Template], review: Review) -> None:
+    chosen = st.session_state[key]
+    template = next((one for one in known if one.name == chosen), None)
+    act(
+        actions.set_fields,
+        indication=review.fields.indication or (template.indication if template else ""),
+        comparison=review.fields.comparison or (template.comparison if template else ""),
+        template=template.name if template else "",
+        version=review.version,
+    )
 
 
 def _field(name: str, text: str, review: Review, may_change: bool, *, tall: bool = False) -> None:
-    """A text that is kept as soon as the user leaves it.
+    """A text that is kept as soon as the user leaves it; one that could not be kept says so.
 
     The widget's key holds the text's own hash: an undo must show the old text again.
     """
     key = f"{name}-{review.study_id}-{hash(text)}"
-    st.text_area(
+    shown = st.text_area(
         words(f"report.{name}"),
         text,
         key=key,
@@ -139,6 +156,16 @@ def _field(name: str, text: str, review: Review, may_change: bool, *, tall: bool
         on_change=_keep_field,
         args=(name, key, review),
     )
+    kept = not may_change or text in (shown, shown.replace("\t", " ").strip())
+    mark(review.study_id, name, kept=kept)
+    if not kept:
+        st.error(words("report.not_kept"), icon=":material/error:")
+        st.button(
+            words("report.keep"),
+            key=f"keep-field-{name}",
+            on_click=_keep_field,
+            args=(name, key, review),
+        )
 
 
 def _keep_field(name: str, key: str, review: Review) -> None:
@@ -229,15 +256,15 @@ def _add(review: Review) -> None:
             size = {"width": round(region.width), "height": round(region.height)}
             st.caption(words("add.with_region", **size))
             st.button(words("add.drop"), on_click=forget_drawn)
-        with st.form("add-finding", clear_on_submit=True, border=False):
-            text = st.text_input(words("sentence.text"), max_chars=1000, key="add-text")
-            finding = st.selectbox(
+        with st.form("add-finding", border=False):
+            st.text_input(words("sentence.text"), max_chars=1000, key="add-text")
+            st.selectbox(
                 words("sentence.finding"),
                 CHOICES,
                 format_func=finding_words,
                 key="add-finding-name",
             )
-            polarity = st.segmented_control(
+            st.segmented_control(
                 words("sentence.polarity"),
                 POLARITIES,
                 default="present",
@@ -245,18 +272,31 @@ def _add(review: Review) -> None:
                 required=True,
                 key="add-polarity",
             )
-            done = st.form_submit_button(words("add.button"), type="primary")
-    if done and text.strip():
-        regions = [kept[1]] if kept and polarity != "absent" else []
-        made = act(
-            actions.add,
-            text.strip(),
-            finding,
-            polarity or "present",
-            regions,
-            version=review.version,
-        )
-        if made is not None:
-            forget_drawn()
-            select(made.sentences[-1].id)
-        st.rerun()
+            st.form_submit_button(
+                words("add.button"),
+                type="primary",
+                on_click=_do_add,
+                args=(review, kept[1] if kept else None),
+            )
+
+
+def _do_add(review: Review, region: Region | None) -> None:
+    """The form is emptied once its sentence is kept, and not before."""
+    text = " ".join(st.session_state["add-text"].split())
+    polarity = st.session_state["add-polarity"] or "present"
+    if not text:
+        return
+    made = act(
+        actions.add,
+        text,
+        st.session_state["add-finding-name"],
+        polarity,
+        [region] if region and polarity != "absent" else [],
+        version=review.version,
+    )
+    if made is not None:
+        for key in ("add-text", "add-finding-name", "add-polarity"):
+            del st.session_state[key]
+        st.session_state["add-text"] = ""
+        forget_drawn()
+        select(made.sentences[-1].id)

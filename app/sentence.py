@@ -7,14 +7,14 @@ from typing import Literal
 
 import streamlit as st
 
-from app.session import act, drawn, forget_drawn, select, selected
+from app.session import act, drawn, forget_drawn, select, selected, study_id
 from app.words import REJECTIONS, bare, finding_words, words
 from medvlm.findings import FINDINGS
 from medvlm.review import review as actions
 from medvlm.review.records import Review, Sentence
 
 OPENED = "opened"
-"""(sentence, "edit" or "reject"): the one whose form is open."""
+"""(study, sentence, "edit" or "reject"): the one whose form is open."""
 _SIGNS = {
     "unresolved": ":material/pending:",
     "accepted": ":material/check:",
@@ -38,12 +38,16 @@ def line(number: int, one: Sentence, review: Review, may_change: bool) -> None:
     with st.container(key=f"sentence-{one.decision}-{one.id}{mark}", gap="small"):
         st.text(f"{number}.  {one.text}")
         _facts(one)
-        if st.session_state.get(OPENED) == (one.id, "edit") and may_change:
+        if _is_open(one, "edit") and may_change:
             _edit(one, review)
         else:
             _buttons(number, one, review, chosen, may_change)
-            if st.session_state.get(OPENED) == (one.id, "reject") and may_change:
+            if _is_open(one, "reject") and may_change:
                 _reasons(one, review)
+
+
+def _is_open(one: Sentence, form: str) -> bool:
+    return bool(st.session_state.get(OPENED) == (study_id(), one.id, form))
 
 
 def _facts(one: Sentence) -> None:
@@ -164,7 +168,7 @@ def _go_on(sentence: str, review: Review) -> None:
 
 
 def _open(sentence: str, form: str) -> None:
-    st.session_state[OPENED] = (sentence, form)
+    st.session_state[OPENED] = (study_id(), sentence, form)
     select(sentence)
 
 
@@ -202,39 +206,41 @@ def _edit(one: Sentence, review: Review) -> None:
     choices = (*FINDINGS, "other")
     polarities = ("present", "uncertain", "absent")
     with st.form(f"edit-form-{one.id}", border=False):
-        text = st.text_area(
-            words("sentence.text"), one.text, max_chars=1000, key=f"edit-text-{one.id}"
-        )
-        finding = st.selectbox(
+        st.text_area(words("sentence.text"), one.text, max_chars=1000, key=f"edit-text-{one.id}")
+        st.selectbox(
             words("sentence.finding"),
             choices,
             index=choices.index(one.finding) if one.finding in choices else len(choices) - 1,
             format_func=finding_words,
+            key=f"edit-finding-{one.id}",
         )
-        polarity = st.segmented_control(
+        st.segmented_control(
             words("sentence.polarity"),
             polarities,
             default=one.polarity,
             format_func=lambda value: words(f"polarity.{value}"),
             required=True,
+            key=f"edit-polarity-{one.id}",
         )
         with st.container(horizontal=True):
-            save = st.form_submit_button(words("sentence.save"), type="primary")
-            cancel = st.form_submit_button(words("sentence.cancel"))
-    if cancel:
+            st.form_submit_button(
+                words("sentence.save"), type="primary", on_click=_save, args=(one.id, review)
+            )
+            st.form_submit_button(words("sentence.cancel"), on_click=_close)
+
+
+def _save(sentence: str, review: Review) -> None:
+    """`review`: as it stood when the form was shown; another hand's edit is not written over."""
+    polarity = st.session_state[f"edit-polarity-{sentence}"]
+    changed = act(
+        actions.edit,
+        sentence,
+        " ".join(st.session_state[f"edit-text-{sentence}"].split()),
+        finding=st.session_state[f"edit-finding-{sentence}"],
+        polarity=polarity,
+        regions=() if polarity == "absent" else None,
+        version=review.version,
+    )
+    if changed is not None:
         _close()
-        st.rerun()
-    if save:
-        changed = act(
-            actions.edit,
-            one.id,
-            " ".join(text.split()),
-            finding=finding,
-            polarity=polarity,
-            regions=() if polarity == "absent" else None,
-            version=review.version,
-        )
-        if changed is not None:
-            _close()
-            _go_on(one.id, changed)
-        st.rerun()
+        _go_on(sentence, changed)

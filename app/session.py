@@ -17,8 +17,11 @@ from medvlm.review.records import Person
 from medvlm.review.store import Store, open_store
 
 STUDY = "study"
+CLOSED = "closed"
+"""Set while the page is closed for idleness."""
 _MESSAGES = "messages"
 _SEEN = "last_seen"
+_UNKEPT = "unkept"
 
 
 @st.cache_resource
@@ -89,14 +92,32 @@ def _key(name: str) -> str:
     return f"{study_id()}-{name}"
 
 
+# ---- what is on the screen and not in the report ----
+
+
+def mark(study: str, field: str, *, kept: bool) -> None:
+    """Notes whether a field of the report shows just what is kept of it."""
+    open_ones: set[tuple[str, str]] = st.session_state.setdefault(_UNKEPT, set())
+    (open_ones.discard if kept else open_ones.add)((study, field))
+
+
+def unkept(study: str) -> bool:
+    """Whether the study's report shows words that were not kept, and must not be signed so."""
+    return any(one == study for one, _ in st.session_state.get(_UNKEPT, ()))
+
+
 # ---- acting ----
 
 
 def attempt(action: Callable[..., Any], *given: Any, **named: Any) -> Any:
     """Calls an action of the desk; an error of its own is told at the top of the next page.
 
-    Returns what it returned, None after an error.
+    Returns what it returned, None after an error. Nothing is done on a page that was left idle:
+    what a button does comes before the page is drawn, and with it before it is closed.
     """
+    if idle() or st.session_state.get(CLOSED):
+        st.session_state[CLOSED] = True
+        return None
     try:
         return action(*given, **named)
     except Stale:
@@ -132,7 +153,7 @@ def show_messages() -> None:
 def touch() -> None:
     """A sign of life of the user. A page that refreshes itself gives none."""
     if not st.session_state.pop("refreshed", False):
-        st.session_state[_SEEN] = time.monotonic()
+        st.session_state[_SEEN] = _everybody()[person().id] = time.monotonic()
 
 
 def refresh() -> None:
@@ -142,6 +163,24 @@ def refresh() -> None:
 
 
 def idle() -> bool:
-    """Whether the user has been away for longer than the desk allows."""
+    """Whether the user has been away for longer than the desk allows.
+
+    A page that was just loaded goes by the person's other pages: a reload is no way around.
+    """
+    acting = st.session_state.get("person")
     seen = st.session_state.get(_SEEN)
+    if seen is None and acting is not None:
+        seen = _everybody().get(acting.id)
     return seen is not None and time.monotonic() - seen > 60 * settings().idle_minutes
+
+
+def back() -> None:
+    """The person has just shown that it is them."""
+    st.session_state.pop(CLOSED, None)
+    st.session_state[_SEEN] = _everybody()[person().id] = time.monotonic()
+
+
+@st.cache_resource
+def _everybody() -> dict[str, float]:
+    """When each person last gave a sign of life, in any of their pages."""
+    return {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import streamlit as st
@@ -10,7 +11,6 @@ from app import login, session
 from app.images import Opened
 from app.words import bare, finding_words, words
 from medvlm.desk.exporting import export_report
-from medvlm.errors import MedVLMError
 from medvlm.export.files import MEDIA_TYPES, Made
 from medvlm.review import people, signing
 from medvlm.review.guards import WARNINGS, problems
@@ -23,12 +23,12 @@ def panel(study: Opened, review: Review, may_change: bool) -> None:
     """Draws the signature's part of the report."""
     st.divider()
     if study.row.status == "signed":
-        _signed(study)
+        _signed(study, review)
     elif may_change:
         _before(study, review)
-        _export(study, signing.preliminary_report(session.store(), study.row.id))
+        _export(signing.preliminary_report(session.store(), study.row.id), review)
     elif review.sentences:
-        _export(study, signing.preliminary_report(session.store(), study.row.id))
+        _export(signing.preliminary_report(session.store(), study.row.id), review)
 
 
 # ---- before ----
@@ -47,13 +47,25 @@ def _before(study: Opened, review: Review) -> None:
     blocking = [one for one in found if one.code not in WARNINGS]
     for one in _grouped(blocking):
         st.text(f"✗  {in_words(one, review)}")
-    confirmed = set()
+    confirmed = []
     for number, one in enumerate(warned):
         st.text(f"!  {in_words(one, review)}")
-        if st.checkbox(words("sign.confirm"), key=f"confirm-{one.code}-{one.sentence_id}-{number}"):
-            confirmed.add((one.code, number))
-    ready = not blocking and len(confirmed) == len(warned)
+        confirmed.append(st.checkbox(words("sign.confirm"), key=_confirmation(one, number, review)))
+    kept = not session.unkept(review.study_id)
+    if not kept:
+        st.text(f"✗  {bare('sign.not_kept')}")
+    ready = not blocking and all(confirmed) and kept
     _sign(study, review, ready, frozenset(one.code for one in warned) if ready else frozenset())
+
+
+def _confirmation(problem: Problem, number: int, review: Review) -> str:
+    """The key of a box that confirms this problem and no other: of what it says, and of whom.
+
+    A warning that comes later, or says something else, has a box of its own, which is empty.
+    """
+    about = [one.text for one in review.sentences if one.id == problem.sentence_id]
+    told = repr((review.study_id, problem, about, review.fields.impression))
+    return f"confirm-{number}-{hashlib.sha256(told.encode('utf-8', 'replace')).hexdigest()[:16]}"
 
 
 def _grouped(found: Sequence[Problem]) -> list[Problem]:
@@ -87,7 +99,7 @@ def in_words(problem: Problem, review: Review) -> str:
 
 
 def _sign(study: Opened, review: Review, ready: bool, confirmed: frozenset[str]) -> None:
-    pin, proof = None, login.proof()
+    proof = login.proof()
     if proof is None and not people.has_pin(session.store(), session.person()):
         login.choose_pin()
         return
@@ -96,28 +108,37 @@ def _sign(study: Opened, review: Review, ready: bool, confirmed: frozenset[str])
         return
     with st.form("sign", border=False):
         if proof is None:
-            pin = st.text_input(words("pin.label"), type="password", key="sign-pin")
-        done = st.form_submit_button(
-            words("sign.button"), type="primary", disabled=not ready, shortcut="Alt+S"
+            st.text_input(words("pin.label"), type="password", key="sign-pin")
+        # What is given here is what stands on the screen: another hand's changes are not signed.
+        st.form_submit_button(
+            words("sign.button"),
+            type="primary",
+            disabled=not ready,
+            on_click=_do_sign,
+            args=(study.row.id, review.version, proof, confirmed),
         )
-    if done:
-        session.attempt(
-            signing.sign,
-            session.store(),
-            study.row.id,
-            session.person(),
-            version=review.version,
-            pin=pin,
-            proof=proof,
-            confirmed=confirmed,
-        )
-        st.rerun()
+
+
+def _do_sign(study_id: str, version: int, proof: str | None, confirmed: frozenset[str]) -> None:
+    if session.unkept(study_id):  # a disabled button is the browser's affair
+        session.tell(bare("sign.not_kept"))
+        return
+    session.attempt(
+        signing.sign,
+        session.store(),
+        study_id,
+        session.person(),
+        version=version,
+        pin=None if proof else st.session_state["sign-pin"],
+        proof=proof,
+        confirmed=confirmed,
+    )
 
 
 # ---- after ----
 
 
-def _signed(study: Opened) -> None:
+def _signed(study: Opened, review: Review) -> None:
     report = signing.report(session.store(), study.row.id)
     at = report.signed_at.astimezone().strftime("%Y-%m-%d %H:%M") if report.signed_at else ""
     st.success(
@@ -129,12 +150,13 @@ def _signed(study: Opened) -> None:
             st.caption(words("sign.addendum"))
             st.text(addendum.text)
     if session.person().role != "reader":
-        _addendum(study)
-    _export(study, report)
+        _addendum(study, report)
+    _export(report, review)
 
 
-def _addendum(study: Opened) -> None:
-    pin, proof = None, login.proof()
+def _addendum(study: Opened, report: Report) -> None:
+    """Its widgets' keys hold the report's version: what was signed is not there to sign again."""
+    proof = login.proof()
     with st.expander(words("sign.addendum")):
         if proof is not None and not login.fresh_log_in():
             st.button(words("sign.again"), key="addendum-log-in", on_click=st.login, args=("sign",))
@@ -142,43 +164,49 @@ def _addendum(study: Opened) -> None:
         if proof is None and not people.has_pin(session.store(), session.person()):
             login.choose_pin()
             return
-        with st.form("addendum", border=False):
-            text = st.text_area(words("sign.addendum_text"), max_chars=4000, key="addendum-text")
+        key = f"addendum-{study.row.id}-{report.version}"
+        with st.form(key, border=False):
+            st.text_area(words("sign.addendum_text"), max_chars=4000, key=f"{key}-text")
             if proof is None:
-                pin = st.text_input(words("pin.label"), type="password", key="addendum-pin")
-            done = st.form_submit_button(words("sign.addendum_button"))
-        if done and text.strip():
-            session.attempt(
-                signing.addendum,
-                session.store(),
-                study.row.id,
-                session.person(),
-                text.strip(),
-                pin=pin,
-                proof=proof,
+                st.text_input(words("pin.label"), type="password", key=f"{key}-pin")
+            st.form_submit_button(
+                words("sign.addendum_button"),
+                on_click=_do_addendum,
+                args=(study.row.id, report.version, key, proof),
             )
-            st.rerun()
+
+
+def _do_addendum(study_id: str, version: int, key: str, proof: str | None) -> None:
+    text = st.session_state[f"{key}-text"].strip()
+    if text:
+        session.attempt(
+            signing.addendum,
+            session.store(),
+            study_id,
+            session.person(),
+            text,
+            version=version,
+            pin=None if proof else st.session_state[f"{key}-pin"],
+            proof=proof,
+        )
 
 
 # ---- export ----
 
 
-def _export(study: Opened, report: Report) -> None:
-    with st.expander(words("export.title"), icon=":material/download:"):
+def _export(report: Report, review: Review) -> None:
+    """Files made of a report are offered as long as that is what stands on the screen."""
+    key = (report.study_id, report.version, report.status, review.version, review.draft_id)
+    kept: tuple[object, Made] | None = st.session_state.get(_EXPORTED)
+    made = kept[1] if kept is not None and kept[0] == key else None
+    # A browser may show it closed again when the page is drawn anew.
+    with st.expander(words("export.title"), icon=":material/download:", expanded=made is not None):
         if report.status == "preliminary":
             st.warning(words("export.preliminary"))
-        key = (report.study_id, report.version, report.status)
-        if st.button(words("export.make"), key="export-make"):
-            try:
-                made = export_report(session.store(), report, session.settings())
-            except MedVLMError as error:
-                st.text(str(error))
-                return
-            st.session_state[_EXPORTED] = (key, made)
-        kept: tuple[object, Made] | None = st.session_state.get(_EXPORTED)
-        if kept is None or kept[0] != key:
+        st.button(words("export.make"), key="export-make", on_click=_make, args=(key, report))
+        if made is None:
             return
-        for name, content in kept[1].files.items():
+        for name, content in made.files.items():
             st.download_button(
                 words(f"export.{name}"),
                 content,
@@ -187,5 +215,12 @@ def _export(study: Opened, report: Report) -> None:
                 key=f"download-{name}",
                 on_click="ignore",
             )
-        for name, why in kept[1].skipped.items():
+        for name, why in made.skipped.items():
             st.text(f"{bare(f'export.{name}')}: {bare('export.skipped', why=why)}")
+
+
+def _make(key: object, report: Report) -> None:
+    """Before the page is drawn: a drawing that is cut short would lose what was made."""
+    made = session.attempt(export_report, session.store(), report, session.settings())
+    if made is not None:
+        st.session_state[_EXPORTED] = (key, made)

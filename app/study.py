@@ -11,6 +11,7 @@ from app.images import Opened
 from app.viewer.viewer import ViewerEvents
 from app.words import bare, words
 from app.worklist import moment, patient_line, study_line
+from medvlm.desk.service import drafting_state
 from medvlm.errors import MedVLMError, StudyLocked
 from medvlm.records import Region
 from medvlm.review import jobs, locks
@@ -49,8 +50,17 @@ def page() -> None:
             ask.panel(study, review, exchanges, may_change)
         with history_tab:
             history.panel(study)
-    if study.row.status in ("new", "drafting") and study.row.progress is not None:
+    if _is_drafted_soon(study):
         _wait_for_draft(study_id, study.row.status)
+
+
+def _is_drafted_soon(study: Opened) -> bool:
+    desk, row = session.store(), study.row
+    if row.status == "drafting" or row.progress is not None:
+        return row.status in ("new", "drafting")
+    return (
+        row.status == "new" and jobs.draft_waits(desk, row.id) and drafting_state(desk) == "running"
+    )
 
 
 def _header(study: Opened) -> None:

@@ -11,6 +11,7 @@ from app.session import attempt, person, refresh, store, tell
 from app.words import bare, finding_words, words
 from medvlm.desk.intake import Intake, load_sample, take_uploads
 from medvlm.desk.service import drafting_state
+from medvlm.review.jobs import waiting
 from medvlm.review.records import Priority, Status, StudyRow
 from medvlm.review.studies import set_priority
 from medvlm.review.worklist import Filter, modalities, worklist
@@ -38,7 +39,8 @@ def page() -> None:
     for number, row in enumerate(found.rows, 1):
         _line(chosen.offset + number, row)
     _turn_pages(found.total)
-    if any(row.status == "drafting" or row.progress is not None for row in found.rows):
+    queued = told == "running" and waiting(store()) > 0
+    if queued or any(one.status == "drafting" or one.progress is not None for one in found.rows):
         _watch()
 
 
@@ -127,16 +129,18 @@ def _line(number: int, row: StudyRow) -> None:
         when.text(moment(row.taken) or row.received.astimezone().strftime("%Y-%m-%d %H:%M"))
         with state:
             _state(row)
+        # With the priority in its key it shows what others have set meanwhile.
+        key = f"priority-{row.id}-{row.priority}"
         urgency.selectbox(
             words("worklist.priority"),
             PRIORITIES,
             index=PRIORITIES.index(row.priority),
             format_func=lambda one: words(f"priority.{one}"),
-            key=f"priority-{row.id}",
+            key=key,
             label_visibility="collapsed",
             disabled=person().role == "reader" or row.status == "signed",
             on_change=_prioritise,
-            args=(row.id,),
+            args=(row.id, key),
         )
         if button.button(
             words("worklist.open"),
@@ -147,8 +151,8 @@ def _line(number: int, row: StudyRow) -> None:
             st.switch_page(st.session_state["pages"]["study"], query_params={"study": row.id})
 
 
-def _prioritise(study: str) -> None:
-    attempt(set_priority, store(), study, st.session_state[f"priority-{study}"], person())
+def _prioritise(study: str, key: str) -> None:
+    attempt(set_priority, store(), study, st.session_state[key], person())
 
 
 def _state(row: StudyRow) -> None:

@@ -404,6 +404,8 @@ def _confirm_all(page: Page) -> None:
 
 
 def _export(page: Page, folder: Path) -> None:
+    # What stood there before the signature stays until the page is drawn to its end.
+    page.wait_for_timeout(3000)
     page.get_by_text("Export", exact=True).click()
     button(page, "Prepare files").click()
     found = {}

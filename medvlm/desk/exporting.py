@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from datetime import datetime
 from io import BytesIO
+from pathlib import Path
 
 from pydicom import Dataset, dcmread
 
@@ -12,7 +13,7 @@ from medvlm.config.desk import DeskConfig
 from medvlm.desk.stored import stored_instance, stored_study
 from medvlm.dicom.study import Study
 from medvlm.draft.overlay import draw_overlay
-from medvlm.errors import InputError
+from medvlm.errors import InputError, InputNotFound, Undecodable
 from medvlm.export.files import Made, make_all
 from medvlm.export.pdf import KeyImage
 from medvlm.image.load import load_image
@@ -89,5 +90,18 @@ def _headers(store: Store, report: Report) -> list[Dataset]:
     for image in report.images:
         _, path = image_path(store, image.id)
         if image.sop_instance_uid is not None:
-            headers.append(dcmread(path, stop_before_pixels=True))
+            headers.append(_header(path))
     return headers
+
+
+def _header(path: Path) -> Dataset:
+    try:
+        # Some files have no preamble; the intake has seen that they are DICOM.
+        return dcmread(path, stop_before_pixels=True, force=True)
+    except OSError:
+        raise InputNotFound(
+            "An image of the study cannot be read any more.",
+            remedy="Restore the desk's folder of files from a backup.",
+        ) from None
+    except Exception as error:  # whatever a damaged header makes of the parser
+        raise Undecodable("An image's header cannot be read any more.") from error

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -25,7 +25,7 @@ from medvlm.dicom.identifiers import names_nobody
 from medvlm.dicom.instance import PICTURES, Instance
 from medvlm.dicom.read import Refused, read_inputs
 from medvlm.dicom.study import Study, group_studies
-from medvlm.errors import InputError, InputNotFound, NotAllowed, StoreError
+from medvlm.errors import InputError, InputNotFound, NotAllowed, StoreError, Undecodable
 from medvlm.resources import sample_film
 from medvlm.review.jobs import ask_for_draft_of
 from medvlm.review.records import Patient, Person
@@ -70,6 +70,8 @@ def take_in(
     intake = Intake(refused=list(reading.failed))
     for study in group_studies(reading):
         try:
+            study, doubles = _told_apart(study)
+            intake.refused.extend(doubles)
             id, new = _take(store, study, by)
         except InputError as error:  # a file went away, or was cut short, since it was read
             intake.refused.append(Refused.because(error, study.instances[0].file))
@@ -116,6 +118,25 @@ def clean(store: Store) -> int:
         except (Timeout, OSError):
             continue
     return removed
+
+
+def _told_apart(study: Study) -> tuple[Study, list[Refused]]:
+    """The study without images that have another one's UID: a region names its image by that."""
+    kept: dict[str, Instance] = {}
+    instances, refused = [], []
+    for instance in study.instances:
+        uid = instance.sop_instance_uid
+        first = kept.setdefault(uid, instance) if uid is not None else instance
+        if first.sha256 == instance.sha256:
+            instances.append(instance)
+            continue
+        error = Undecodable(
+            "Another image of the study has the same UID.",
+            remedy="Give the image a UID of its own where it was made.",
+            code="same_uid",
+        )
+        refused.append(Refused.because(error, instance.file))
+    return replace(study, instances=tuple(instances)), refused
 
 
 def _take(store: Store, study: Study, by: Person) -> tuple[str, bool]:

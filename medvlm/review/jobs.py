@@ -124,6 +124,17 @@ def conversation(store: Store, study_id: str) -> list[Exchange]:
         return [Exchange.model_validate_json(record) for record in records]
 
 
+def draft_waits(store: Store, study_id: str) -> bool:
+    """Whether a draft of the study is on its way: asked for, or being made."""
+    with store.reading() as session:
+        query = select(JobTable.id).where(
+            JobTable.study_id == study_id,
+            JobTable.kind == "draft",
+            JobTable.state.in_(("waiting", "running")),
+        )
+        return session.scalars(query.limit(1)).first() is not None
+
+
 def waiting(store: Store) -> int:
     """How many jobs no worker has taken yet."""
     with store.reading() as session:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from medvlm.errors import AlreadySigned, NotAllowed, NotReady, ReviewError
+from medvlm.errors import AlreadySigned, NotAllowed, NotReady, ReviewError, Stale
 from medvlm.review import audit
 from medvlm.review import store as stores
 from medvlm.review.guards import WARNINGS, problems
@@ -94,18 +94,26 @@ def addendum(
     by: Person,
     text: str,
     *,
+    version: int | None = None,
     pin: str | None = None,
     proof: str | None = None,
 ) -> Report:
     """Adds words to a signed report: the next version, whose older content is unchanged.
 
-    Raises ReviewError if there is nothing signed to add to, or the words are empty.
+    `version`: of the signed report that the person saw; None for whichever is the last.
+    Raises ReviewError if there is nothing signed to add to, or the words are empty, and Stale if
+    the report is not at `version` any more.
     """
     if not (words := some_lines(text)):
         raise ReviewError("The addendum is empty.", remedy="Write what there is to add.")
     attestation = _attested(store, by, pin, proof)
     with store.transaction() as session:
         last = _signed(session, study_id)
+        if version is not None and last.version != version:
+            raise Stale(
+                "The report was amended in the meantime; nothing of yours was written.",
+                remedy="Read it as it is now, then do it again.",
+            )
         new = Addendum(
             text=words, signed_by=by.name, signed_at=stores.now(), attestation=attestation
         )

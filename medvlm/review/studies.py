@@ -158,12 +158,17 @@ def record_draft(
         study = study_of(session, study_id)
         before = {"status": study.status}
         draft_id = new_id()
-        if study.status != "signed" and _begins(session, study_id, draft_id, draft):
-            if study.status != "in_review":
-                study.status = _status(draft)
-            said = (one.finding for one in draft.findings if one.polarity != "absent")
-            study.urgent = json.dumps([one for one in dict.fromkeys(said) if one in urgent])
-            study.problem = _refusal(draft)
+        if study.status != "signed":
+            first = latest_draft_of(session, study_id) is None
+            begins = _begins(session, study_id, draft_id, draft)
+            if begins:
+                if study.status != "in_review":
+                    study.status = _status(draft)
+                study.problem = _refusal(draft)
+            # What cannot wait is told even if a review that began without a draft stays so.
+            if begins or first:
+                said = (one.finding for one in draft.findings if one.polarity != "absent")
+                study.urgent = json.dumps([one for one in dict.fromkeys(said) if one in urgent])
         session.add(
             DraftTable(
                 id=draft_id,
