@@ -10,7 +10,7 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from app.session import store
+from app.session import person, store
 from app.words import bare, finding_words, words
 from medvlm.reports.corrections import to_jsonl
 from medvlm.review.corrections import corrections
@@ -49,7 +49,8 @@ def page() -> None:
         )
     st.subheader(words("dashboard.by_week"))
     _drift(found.by_week)
-    _corrections()
+    if person().role != "reader":
+        _corrections()
 
 
 def _period() -> tuple[datetime | None, datetime | None]:
@@ -110,16 +111,15 @@ def _drift(weeks: Mapping[date, Rates]) -> None:
 
 
 def _corrections() -> None:
-    made = corrections(store())
+    """Made when they are asked for: there may be many."""
     st.download_button(
         words("dashboard.corrections"),
-        to_jsonl(made.reviews),
+        lambda: to_jsonl(corrections(store()).reviews),
         "corrections.jsonl",
         "application/jsonl",
-        disabled=not made.reviews,
+        help=words("dashboard.left_out"),
+        on_click="ignore",
     )
-    if made.left_out:
-        st.caption(words("dashboard.left_out", count=made.left_out))
 
 
 def _percent(share: float | None) -> str:

@@ -56,9 +56,13 @@ def proof() -> str | None:
 
 
 def fresh_log_in(seconds: float = 120) -> bool:
-    """Whether the person has logged in within the last seconds, as a signature needs."""
-    issued = st.user.get("auth_time") or st.user.get("iat")
-    return issued is not None and time.time() - float(str(issued)) <= seconds
+    """Whether the person was asked who they are within the last seconds, as a signature needs.
+
+    By `auth_time`, which a provider must give where it was asked to identify anew: the age of a
+    token says nothing, since one may be made for a person who was asked hours ago.
+    """
+    asked = st.user.get("auth_time")
+    return asked is not None and time.time() - float(str(asked)) <= seconds
 
 
 def _by_log_in(oidc: Oidc) -> Person | None:

@@ -43,8 +43,10 @@ def _before(study: Opened, review: Review) -> None:
         st.text(bare("sign.ready"))
     else:
         st.text(bare("sign.not_ready"))
-    warned = [one for one in found if one.code in WARNINGS]
     blocking = [one for one in found if one.code not in WARNINGS]
+    # While sentences wait, the impression cannot agree with them: that is no news yet.
+    early = {"disagreement", "no_findings"} if any(p.code == "unresolved" for p in found) else set()
+    warned = [one for one in found if one.code in WARNINGS and one.code not in early]
     for one in _grouped(blocking):
         st.text(f"✗  {in_words(one, review)}")
     confirmed = []

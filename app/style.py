@@ -26,7 +26,7 @@ _CSS = """
   { min-height: 1.9rem; padding: .1rem .6rem; }
 [data-testid="stMain"] h3 { font-size: 1.1rem; padding: .3rem 0; }
 [class*="-chosen"] { outline: 2px solid currentColor; outline-offset: 1px; }
-.st-key-urgent { border: 2px solid #dc2626; border-radius: .25rem; padding: .5rem; }
+[class*="st-key-urgent-"] { border: 2px solid #dc2626; border-radius: .25rem; padding: .5rem; }
 [class*="st-key-row-"] { border-bottom: 1px solid #8883; padding: .15rem 0; }
 </style>
 """

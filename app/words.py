@@ -13,6 +13,7 @@ from typing import get_args
 import streamlit as st
 import yaml
 
+from medvlm.config.desk import desk_config
 from medvlm.findings import FINDINGS
 from medvlm.resources import resource_dir
 from medvlm.review.records import Rejection
@@ -20,7 +21,7 @@ from medvlm.review.records import Rejection
 LANGUAGES = {"en": "English", "ja": "日本語"}
 CHOSEN = "language"
 REJECTIONS: tuple[Rejection, ...] = get_args(Rejection)
-_MARKUP = re.compile(r"([\\`*_{}\[\]()#+\-.!|~:<>$])")
+_MARKUP = re.compile(r"([\\`*_{}\[\]()#+\-.!|~:<>$&=])")
 
 
 @cache
@@ -32,12 +33,17 @@ def catalogue(language: str) -> dict[str, str]:
 
 
 def language() -> str:
-    """The one chosen in the page, else the browser's where there is a catalogue, else English."""
-    chosen = st.session_state.get(CHOSEN)
-    if chosen in LANGUAGES:
-        return str(chosen)
+    """The one chosen in the page, else the desk's own, else the browser's, else English."""
+    for chosen in (st.session_state.get(CHOSEN), _of_the_desk()):
+        if chosen in LANGUAGES:
+            return str(chosen)
     browser = (st.context.locale or "en").split("-")[0].lower()
     return browser if browser in LANGUAGES else "en"
+
+
+@cache
+def _of_the_desk() -> str:
+    return desk_config().language
 
 
 def words(key: str, **values: object) -> str:

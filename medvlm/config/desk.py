@@ -134,7 +134,7 @@ class DeskConfig(Config):
         institution: printed on reports.
         urgent: findings that put a study on top of the worklist until acknowledged.
         upload_mb: the largest upload.
-        language: of the page, where the browser's is neither; `auto` follows the browser.
+        language: of the page; `auto` follows the browser. Each user may choose another.
     """
 
     database: SecretStr | None = None
