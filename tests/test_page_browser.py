@@ -534,3 +534,31 @@ def test_the_page_speaks_japanese(chromium: Browser, tmp_path: Path) -> None:
         until(page, "研究用")
         until(page, "検査を追加")
         context.close()
+
+
+def test_a_draft_of_the_model_itself_is_reviewed_and_signed(
+    chromium: Browser, film: Path, tmp_path: Path, own: Callable[[], Store]
+) -> None:
+    """As `make app` starts it: its own drafting process, the embedded checkpoint, the sample."""
+    with desk(tmp_path) as address, page_at(chromium, address) as page:
+        page.locator(".st-key-sample button").click(timeout=WAIT_MS)
+        open_study(page)
+        page.locator('[class*="st-key-sentence-"]').first.wait_for(timeout=600_000)
+        accept = button(page, "Accept all that remain")
+        accept.click(timeout=WAIT_MS)
+        until(page, "All sentences are resolved.")
+        screenshot(page, "model")
+        for urgent in page.get_by_role("button", name="I have taken note and acted on it").all():
+            urgent.click()
+        choose_pin(page, "8642")
+        _confirm_all(page)
+        page.get_by_label("PIN", exact=True).fill("8642")
+        starting_with(page, "Sign the report").click()
+        until(page, "The report is final")
+    store = own()
+    (row,) = worklist(store).rows
+    told = signed_report(store, row.id)
+    assert told.model is not None
+    assert told.model.name == "medvlm-cxr-lite"
+    assert len(told.sentences) >= 5
+    assert audit.verify(store).holds
