@@ -42,9 +42,24 @@ def person() -> Person:
     return acting
 
 
+def open_study() -> str | None:
+    """Opens the study of the address, so that a reload opens it again; else the one last open.
+
+    The id says nothing.
+    """
+    st.session_state[STUDY] = st.query_params.get(STUDY) or study_id()
+    return study_id()
+
+
+def close_study() -> None:
+    """No study is open any more."""
+    st.session_state[STUDY] = None
+
+
 def study_id() -> str | None:
-    """The open study: its id in the address, so that a reload opens it again. It says nothing."""
-    return st.query_params.get(STUDY)
+    """The study that this session was shown last: what its buttons act on, whatever the address."""
+    found: str | None = st.session_state.get(STUDY)
+    return found
 
 
 # ---- drawn regions and selection, of the open study ----
@@ -130,7 +145,9 @@ def attempt(action: Callable[..., Any], *given: Any, **named: Any) -> Any:
 
 
 def act(action: Callable[..., Any], *given: Any, **named: Any) -> Any:
-    """An action on the open study by this person."""
+    """An action on the open study by this person; nothing where none is open."""
+    if study_id() is None:
+        return None
     return attempt(partial(action, store(), study_id(), person()), *given, **named)
 
 

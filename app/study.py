@@ -21,10 +21,10 @@ from medvlm.review.review import displayed, load
 
 def page() -> None:
     """Draws the open study."""
-    study_id = session.study_id()
+    study_id = session.open_study()
     if study_id is None:
-        st.info(words("study.none"))
-        return
+        # The viewer may have spoken up just as the user was leaving, and called the page again.
+        st.switch_page(st.session_state["pages"]["worklist"])
     try:
         study = images.opened(study_id)
         review = load(session.store(), study_id)
@@ -68,6 +68,7 @@ def _header(study: Opened) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         if st.button(words("study.back"), icon=":material/arrow_back:", shortcut="Alt+W"):
             session.attempt(locks.release, session.store(), row.id, session.person())
+            session.close_study()
             st.switch_page(st.session_state["pages"]["worklist"])
         st.text(patient_line(row))
         st.text(" · ".join(filter(None, [study_line(row), moment(row.taken)])))
