@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from medvlm.dicom.study import group_studies
 from medvlm.draft.anatomy import Part
 from medvlm.draft.answer import answer_question
 from medvlm.draft.compose import draft_study
+from medvlm.draft.ground import marked_opacities
+from medvlm.draft.locate import DENSE_OPACITY
 from medvlm.draft.look import look_at
 from medvlm.draft.parse import parse_sentence
 from medvlm.draft.phrases import read_part
@@ -58,6 +61,33 @@ def test_it_finds_the_lungs_on_their_own_sides(default: Checkpoint) -> None:
     )
     # The patient's right is on the left of the picture.
     assert right[0].x + right[0].width / 2 < image.width / 2 < left[0].x + left[0].width / 2
+
+
+@pytest.mark.parametrize("odd", [False, True])
+def test_what_it_marks_on_the_mirrored_film_is_mirrored(default: Checkpoint, odd: bool) -> None:
+    """As a grid already: letterboxing again would lay odd padding on the same side once more."""
+    whole = load_image(read_instance(sample_film()))
+    size = default.config.model.encoder.size
+    widths = (whole.width - less for less in range(40))
+    film, content = next(
+        (replace(whole, pixels=grid), transform.content_box())
+        for own in (replace(whole, pixels=whole.pixels[:, :width]) for width in widths)
+        for grid, transform in [own.grid(size)]
+        if round(transform.content_box().width) % 2 == odd
+    )
+    assert (size - round(content.right) != round(content.x)) == odd
+    across = replace(film, pixels=np.ascontiguousarray(film.pixels[:, ::-1]))
+    here, there = (next(look_at(default, [own])) for own in (film, across))
+    one, two = here.dense[DENSE_OPACITY], there.dense[DENSE_OPACITY][:, ::-1]
+    assert one == pytest.approx(two, abs=1e-4)
+    cell = size / len(one)
+    marked, mirrored = (marked_opacities(default, own) for own in (here, there))
+    assert len(marked) == len(mirrored) > 0
+    for item, other in zip(marked, mirrored, strict=True):
+        assert item.box.x == pytest.approx(size - other.box.right, abs=cell)
+        assert item.box.right == pytest.approx(size - other.box.x, abs=cell)
+        assert item.box.y == pytest.approx(other.box.y, abs=cell)
+        assert item.box.bottom == pytest.approx(other.box.bottom, abs=cell)
 
 
 def test_it_reads_a_part_in_other_words_and_nothing_in_strange_ones(default: Checkpoint) -> None:

@@ -1,4 +1,4 @@
-"""A second opacity map: what it is taught on, and that it is averaged with the first."""
+"""Opacity maps: what the second is taught on, averaging with the first and over mirror images."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from medvlm.data.sets import load_set
 from medvlm.draft.ground import OPACITY
-from medvlm.draft.locate import DENSE_OPACITY
+from medvlm.draft.locate import DENSE_OPACITY, map_boxes
 from medvlm.draft.look import look_at
 from medvlm.errors import CheckpointError
 from medvlm.image.geometry import Box
@@ -131,10 +132,13 @@ def test_the_two_maps_are_averaged_and_the_lungs_are_the_first_ones(
     (first,), (both,) = look_at(loaded, [image]), look_at(again, [image])
     grid, _ = image.grid(loaded.config.model.encoder.size)
     with torch.no_grad():
-        maps = loaded.model.vision.encoder(torch.from_numpy(grid)[None, None])
-        second = head(maps)[0, DENSE_OPACITY].numpy()
+        film = torch.from_numpy(grid)[None, None]
+        maps, there = (loaded.model.vision.encoder(view) for view in (film, film.flip(-1)))
+        second = (head(maps) + head(there).flip(-1))[0, DENSE_OPACITY].numpy() / 2
+        alone = loaded.model.look(film).dense[0, :DENSE_OPACITY].sigmoid().numpy()
     own = np.log(first.dense[DENSE_OPACITY] / (1 - first.dense[DENSE_OPACITY]))
     expected = 1 / (1 + np.exp(-(own + second) / 2))
+    assert (first.dense[:DENSE_OPACITY] == alone).all()
     assert both.dense[DENSE_OPACITY] == pytest.approx(expected, abs=1e-4)
     assert (both.dense[:DENSE_OPACITY] == first.dense[:DENSE_OPACITY]).all()
     broken = DenseHead((4, 6, 8), 16)
@@ -142,6 +146,90 @@ def test_the_two_maps_are_averaged_and_the_lungs_are_the_first_ones(
     save_extras(Extras(opacity=broken), tmp_path / FILE)
     with pytest.raises(CheckpointError, match="does not fit"):
         load_extras(tmp_path / FILE, (), (4, 6, 8), 16)
+
+
+def film(height: int, width: int, seed: int = 0) -> ImageInput:
+    """Soft clouds, as large as a few cells."""
+    noise = np.random.default_rng(seed).random((height, width))
+    soft = ndimage.gaussian_filter(noise, 5)
+    pixels = (soft - soft.min()) / (soft.max() - soft.min())
+    return ImageInput(pixels.astype(np.float32), "x", "0" * 64, False)
+
+
+def mirrored(image: ImageInput) -> ImageInput:
+    return replace(image, pixels=np.ascontiguousarray(image.pixels[:, ::-1]))
+
+
+def test_the_mirrored_film_has_the_mirrored_map(tiny: Path, tmp_path: Path) -> None:
+    model, config = load_checkpoint().model, load_checkpoint().config
+    torch.manual_seed(1)
+    head = DenseHead(model.vision.encoder.channels, config.model.encoder.dense_width).eval()
+    save_checkpoint(model, config, tmp_path / "with", Extras(opacity=head))
+    for checkpoint in (load_checkpoint(), load_checkpoint(str(tmp_path / "with"))):
+        images = [film(90, 90), film(90, 62), film(62, 90)]
+        (one, *_), (two, *_) = (
+            list(look_at(checkpoint, own)) for own in (images, [mirrored(i) for i in images])
+        )
+        assert one.dense[DENSE_OPACITY] == pytest.approx(
+            two.dense[DENSE_OPACITY][:, ::-1], abs=1e-5
+        )
+        # Not because it is even: each half of the film has its own.
+        assert np.ptp(one.dense[DENSE_OPACITY] - one.dense[DENSE_OPACITY][:, ::-1]) > 1e-3
+        assert not np.allclose(one.dense[:2], two.dense[:2, :, ::-1], atol=1e-3)
+
+
+@pytest.mark.parametrize("width", [41, 42, 43, 63])
+def test_padding_that_is_wider_on_one_side_moves_no_cell(tiny: Path, width: int) -> None:
+    """The grid is mirrored, padding and all; so is this film, which is a grid already."""
+    checkpoint = load_checkpoint()
+    size = checkpoint.config.model.encoder.size
+    narrow = film(size, width)
+    grid, transform = narrow.grid(size)
+    assert transform.content_box().width == width
+    uneven = size - width - 2 * int(transform.offset_x)
+    assert uneven == width % 2
+    boxed = replace(narrow, pixels=grid)
+    assert (boxed.grid(size)[0] == grid).all()
+    own, same, there = look_at(checkpoint, [narrow, boxed, mirrored(boxed)])
+    assert (own.dense == same.dense).all()
+    assert own.dense[DENSE_OPACITY] == pytest.approx(there.dense[DENSE_OPACITY][:, ::-1], abs=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(90, 90), (90, 59), (59, 90)])
+def test_boxes_of_a_mirrored_film_are_mirrored(tiny: Path, shape: tuple[int, int]) -> None:
+    checkpoint = load_checkpoint()
+    image = film(*shape, seed=3)
+    assert image.grid(checkpoint.config.model.encoder.size)[1].content_box().width % 2 == 0
+    here, there = (next(look_at(checkpoint, [own])) for own in (image, mirrored(image)))
+    cut = float(np.quantile(here.dense[DENSE_OPACITY], 0.8))
+    size = here.transform.size
+    cell = size / here.dense.shape[-1]
+    one, two = (map_boxes(own.dense[DENSE_OPACITY], cut, size) for own in (here, there))
+    assert one
+    assert len(one) == len(two)
+    for item in one:
+        back = Box(size - item.box.right, item.box.y, item.box.width, item.box.height)
+        assert any(alike(back, other.box, cell) for other in two)
+
+
+def alike(one: Box, two: Box, within: float) -> bool:
+    edges = ((one.x, two.x), (one.y, two.y), (one.right, two.right), (one.bottom, two.bottom))
+    return all(abs(a - b) <= within + 1e-6 for a, b in edges)
+
+
+def test_the_mirrored_pass_holds_no_second_batch(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four views pass through the encoder by fours, not by eights."""
+    checkpoint = load_checkpoint()
+    seen: list[int] = []
+    encoder = checkpoint.model.vision.encoder
+    forward = encoder.forward
+    monkeypatch.setattr(
+        encoder, "forward", lambda images: seen.append(len(images)) or forward(images)
+    )
+    assert len(list(look_at(checkpoint, [film(90, 90, seed) for seed in range(4)]))) == 4
+    assert max(seen) == 4
 
 
 def test_a_part_that_was_made_for_another_model_is_named(tiny: Path, tmp_path: Path) -> None:

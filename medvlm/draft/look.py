@@ -19,6 +19,7 @@ from medvlm.image.load import ImageInput
 from medvlm.image.places import Place
 from medvlm.image.tiles import cut_tiles
 from medvlm.model.checkpoint import Checkpoint
+from medvlm.model.encoder import Features
 from medvlm.model.heads import ATTRIBUTES
 from medvlm.model.pictures import Sight
 from medvlm.model.vision import Look
@@ -93,7 +94,8 @@ def _look(checkpoint: Checkpoint, images: Sequence[ImageInput]) -> list[Seen]:
     grids, transforms = zip(
         *(image.grid(config.model.encoder.size) for image in images), strict=True
     )
-    look = model.look(torch.from_numpy(np.stack(grids)).unsqueeze(1))
+    pictures = torch.from_numpy(np.stack(grids)).unsqueeze(1)
+    look = model.look(pictures)
     sight = model.sight(look.features)
     intercepts = torch.tensor([config.calibration.intercepts.get(name, 0.0) for name in FINDINGS])
     findings = model.findings(look, sight)
@@ -101,7 +103,7 @@ def _look(checkpoint: Checkpoint, images: Sequence[ImageInput]) -> list[Seen]:
     attributes = look.attributes.sigmoid().numpy()
     known = checkpoint.extras.familiarity
     distances = known.distances(look.features) if known is not None else [0.0] * len(images)
-    maps, dense = look.maps.numpy(), _dense(checkpoint, look).sigmoid().numpy()
+    maps, dense = look.maps.numpy(), _dense(checkpoint, look, pictures).sigmoid().numpy()
     seen = []
     for i, image in enumerate(images):
         own = dict(zip(ATTRIBUTES, map(float, attributes[i]), strict=True))
@@ -121,15 +123,27 @@ def _look(checkpoint: Checkpoint, images: Sequence[ImageInput]) -> list[Seen]:
     return seen
 
 
-def _dense(checkpoint: Checkpoint, look: Look) -> Tensor:
-    """The dense head's logits, the opacity map averaged with a second one where there is one."""
-    second = checkpoint.extras.opacity
-    if second is None:
-        return look.dense
+def _dense(checkpoint: Checkpoint, look: Look, grids: Tensor) -> Tensor:
+    """The dense head's logits; the opacity map is the mean over the film and its mirror image.
+
+    No left-right flip as training has none of: nothing learns from it, and it is undone exactly, so
+    that every cell speaks of its own place. It is the grid that is mirrored, not the film: its
+    width is a whole number of cells, and padding that is wider on one side lies there again
+    afterwards. Lungs are told apart by their side and are not averaged. One pass after the other,
+    so that no batch is doubled.
+    """
     dense = look.dense.clone()
-    dense[:, DENSE_OPACITY] += second(look.features)[:, DENSE_OPACITY]
-    dense[:, DENSE_OPACITY] /= 2
+    mirrored = checkpoint.model.vision.encoder(grids.flip(-1))
+    there = _opacity(checkpoint, mirrored, checkpoint.model.vision.dense(mirrored))
+    dense[:, DENSE_OPACITY] = (_opacity(checkpoint, look.features, dense) + there.flip(-1)) / 2
     return dense
+
+
+def _opacity(checkpoint: Checkpoint, features: Features, dense: Tensor) -> Tensor:
+    """Logits of opacity: the dense head's, averaged with a second head's where there is one."""
+    second = checkpoint.extras.opacity
+    own = dense[:, DENSE_OPACITY]
+    return own if second is None else (own + second(features)[:, DENSE_OPACITY]) / 2
 
 
 def _tiles(checkpoint: Checkpoint, image: ImageInput) -> tuple[TileSeen, ...]:
