@@ -62,9 +62,12 @@ def main() -> None:
     command = [sys.executable, "-m", "medvlm", "app", "--port", "{port}", "--no-drafting"]
     with tempfile.TemporaryDirectory() as name:
         prepare(Path(name))
-        with browser() as chromium, served(command, env={"MEDVLM_DESK": name}) as address:
-            with page_at(chromium, address.replace("127.0.0.1", "localhost")) as page:
-                times = [opened(page) for _ in range(TIMES)]
+        with (
+            browser() as chromium,
+            served(command, env={"MEDVLM_DESK": name}) as address,
+            page_at(chromium, address.replace("127.0.0.1", "localhost")) as page,
+        ):
+            times = [opened(page) for _ in range(TIMES)]
     figures = {"median_s": statistics.median(times), "longest_s": max(times)}
     print(json.dumps({name: round(value, 2) for name, value in figures.items()}, indent=2))
 
