@@ -23,7 +23,11 @@ def main() -> None:
         page_title="medvlm", page_icon=icon, layout="wide", initial_sidebar_state="collapsed"
     )
     style()
-    st.html(f'<p class="notice" role="note">{words("notice")}</p>')
+    # Texts of the catalogue only: what stands here is HTML.
+    notice = [words("notice")]
+    if settings().oidc is None:
+        notice.append(words("person.local"))
+    st.html(f'<p class="notice" role="note">{"  ·  ".join(notice)}</p>')
     person = signed_in()
     with st.sidebar:
         _choose_language()

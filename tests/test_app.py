@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from app.words import LANGUAGES, REJECTIONS, catalogue, plain
-from medvlm.config.desk import DATABASE
 from medvlm.desk.drafter import ModelDrafter
 from medvlm.desk.intake import take_in
 from medvlm.desk.worker import work_off
@@ -26,56 +23,21 @@ from medvlm.review.guards import BLOCKING, WARNINGS
 from medvlm.review.jobs import conversation
 from medvlm.review.people import local_person
 from medvlm.review.review import load
-from medvlm.review.store import Store, open_store
+from medvlm.review.store import Store
 from medvlm.review.studies import record_draft
 from medvlm.review.worklist import images, worklist
 from tests.desk import a_draft, a_pneumothorax, a_study
 from tests.dicoms import save, synthetic
+from tests.pages import opened, page_of, press, texts
+
+pytest_plugins = ["tests.pages"]
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    """The desk that the page opens."""
-    monkeypatch.setenv("MEDVLM_DESK", str(tmp_path / "desk"))
-    monkeypatch.delenv(DATABASE, raising=False)
-    monkeypatch.setenv("MEDVLM_DESK_DRAFTING", "false")
-    st.cache_resource.clear()
-    with open_store() as store:
-        yield store
-    st.cache_resource.clear()
-
-
-@pytest.fixture
 def page(root: Path, desk: Store) -> AppTest:
     return AppTest.from_file(str(root / "app" / "main.py"), default_timeout=60)
-
-
-def study_page() -> None:
-    """The page of one study alone, as the navigation shows it."""
-    from app import study
-    from app.login import signed_in
-    from app.session import show_messages
-
-    if signed_in() is not None:
-        show_messages()
-        study.page()
-
-
-def opened(study_id: str) -> AppTest:
-    page = AppTest.from_function(study_page, default_timeout=60)
-    page.query_params["study"] = study_id
-    return page.run()
-
-
-def texts(page: AppTest) -> str:
-    return "\n".join(str(one.value) for one in page.text)
-
-
-def press(page: AppTest, key: str) -> AppTest:
-    (found,) = [one for one in page.button if one.key == key]
-    return found.click().run()
 
 
 # ---- the catalogue ----
@@ -145,8 +107,7 @@ def test_sentences_are_accepted_rejected_and_taken_back(desk: Store) -> None:
     press(page, "reject-s02")
     press(page, "reject-wording-s02")
     assert load(desk, study).sentences[1].decision == "rejected"
-    (undo,) = [one for one in page.button if one.label == "Undo"]
-    undo.click().run()
+    press(page, "Undo")
     assert load(desk, study).sentences[1].decision == "unresolved"
 
 
@@ -167,8 +128,7 @@ def test_a_review_without_a_draft_is_written_by_hand(desk: Store) -> None:
     page = opened(study)
     (field,) = [one for one in page.text_input if one.key == "add-text"]
     field.set_value("The lungs are clear.")
-    (add,) = [one for one in page.button if one.label == "Add"]
-    add.click().run()
+    press(page, "Add")
     assert not page.exception
     (made,) = load(desk, study).sentences
     assert (made.text, made.decision) == ("The lungs are clear.", "added")
@@ -227,8 +187,7 @@ def test_a_box_drawn_in_the_page_comes_back_to_the_same_pixels(
         width=box.width,
         height=box.height,
     )
-    page = AppTest.from_function(study_page, default_timeout=60)
-    page.query_params["study"] = study
+    page = page_of(study)
     page.session_state[f"{study}-drawn"] = (image.id, region)
     page.run()
     page.chat_input[0].set_value("How dense is it?").run()

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from app import session
-from medvlm.config.desk import DATABASE, DeskConfig
+from medvlm.config.desk import DeskConfig
 from medvlm.desk.exporting import export_report
 from medvlm.desk.intake import take_in
 from medvlm.errors import InputNotFound
@@ -20,59 +18,28 @@ from medvlm.review import review as actions
 from medvlm.review.guards import WARNINGS
 from medvlm.review.jobs import ask_for_draft, draft_waits
 from medvlm.review.records import Person
-from medvlm.review.store import Store, open_store
+from medvlm.review.store import Store
 from medvlm.review.studies import record_draft, set_priority
 from medvlm.review.worklist import image_path, images, study_row
 from tests.desk import a_draft, a_pneumothorax, a_study, effusion, no_pneumothorax
 from tests.dicoms import save, synthetic
+from tests.pages import opened, press, texts
+
+pytest_plugins = ["tests.pages"]
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
 PIN = "1234"
 
 
-@pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    """The desk that the page opens, whose reviewer has a PIN."""
-    monkeypatch.setenv("MEDVLM_DESK", str(tmp_path / "desk"))
-    monkeypatch.delenv(DATABASE, raising=False)
-    monkeypatch.setenv("MEDVLM_DESK_DRAFTING", "false")
-    st.cache_resource.clear()
-    with open_store() as store:
-        people.set_pin(store, people.local_person(store), PIN)
-        yield store
-    st.cache_resource.clear()
+@pytest.fixture(autouse=True)
+def _has_a_pin(desk: Store) -> None:
+    people.set_pin(desk, people.local_person(desk), PIN)
 
 
 @pytest.fixture
 def me(desk: Store) -> Person:
     return people.local_person(desk)
-
-
-def study_page() -> None:
-    """The page of one study alone, as the navigation shows it."""
-    from app import study
-    from app.login import signed_in
-    from app.session import show_messages
-
-    if signed_in() is not None:
-        show_messages()
-        study.page()
-
-
-def opened(study_id: str) -> AppTest:
-    page = AppTest.from_function(study_page, default_timeout=60)
-    page.query_params["study"] = study_id
-    return page.run()
-
-
-def texts(page: AppTest) -> str:
-    return "\n".join(str(one.value) for one in page.text)
-
-
-def press(page: AppTest, label: str) -> AppTest:
-    (found,) = [one for one in page.button if label in (one.label, one.key)]
-    return found.click().run()
 
 
 def drafted(desk: Store) -> str:
