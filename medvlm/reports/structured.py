@@ -16,6 +16,8 @@ from medvlm.reports.sections import LABELLED, Section, SectionName, section_name
 from medvlm.reports.table import iso
 
 _DEEPEST = 32
+# Who observed, and with what: no part of what was seen.
+_CONTEXTS = frozenset({"HAS OBS CONTEXT", "HAS ACQ CONTEXT"})
 
 
 def structured_report(data: bytes, source: str) -> Report:
@@ -77,6 +79,8 @@ def _texts(item: Dataset, inherited: SectionName, depth: int) -> Iterator[tuple[
     if depth > _DEEPEST:
         raise UnusableReport("Its content is nested too deeply.", code="too_deep")
     for child in header_value(item, "ContentSequence") or ():
+        if text(child, "RelationshipType") in _CONTEXTS:
+            continue
         own = section_name(_concept(child))
         name = inherited if own == "other" else own
         if text(child, "ValueType") == "TEXT":
