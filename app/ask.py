@@ -12,6 +12,7 @@ from app.words import bare, words
 from medvlm.draft.parse import parse_sentence
 from medvlm.review import jobs
 from medvlm.review import review as actions
+from medvlm.review.changes import OTHER
 from medvlm.review.records import Exchange, Review
 
 LIT = "lit"
@@ -114,7 +115,7 @@ def _insert(exchange: Exchange, review: Review) -> None:
         return
     text = " ".join(exchange.answer.answer.split())
     said = parse_sentence(text)
-    finding, polarity = (said[0].finding, said[0].polarity) if said else ("other", "present")
+    finding, polarity = (said[0].finding, said[0].polarity) if said else (OTHER, "present")
     regions = exchange.answer.regions or ([exchange.region] if exchange.region else [])
     made = session.act(
         actions.add,

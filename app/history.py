@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 import streamlit as st
 
 from app.images import Opened
 from app.session import store
-from app.words import bare, catalogue, language
+from app.words import bare, catalogue, clock, language
 from medvlm.review.history import history
 from medvlm.review.signing import versions
 
@@ -34,8 +32,3 @@ def panel(study: Opened) -> None:
         action = bare(key) if key in catalogue(language()) else entry.action
         name = entry.name or bare("history.software")
         st.text(bare("history.line", at=clock(entry.at), name=name, action=action))
-
-
-def clock(at: datetime | None) -> str:
-    """A time on this machine's clock, for people."""
-    return at.astimezone().strftime("%Y-%m-%d %H:%M") if at else ""

@@ -17,19 +17,13 @@ from app.session import (
     selected,
     store,
 )
-from app.words import bare, finding_words, words
-from medvlm.findings import FINDINGS
+from app.words import CHOICES, POLARITIES, bare, finding_words, words
 from medvlm.records import Region
 from medvlm.review import jobs, templates
 from medvlm.review import review as actions
 from medvlm.review.guards import suggested_impression
 from medvlm.review.records import Review
 from medvlm.review.studies import latest_draft
-
-POLARITIES = ("present", "uncertain", "absent")
-FREE = "other"
-"""What a sentence is about that is none of the findings."""
-CHOICES = (*FINDINGS, FREE)
 
 
 def panel(study: Opened, review: Review, may_change: bool) -> None:

@@ -8,9 +8,9 @@ from typing import Literal
 import streamlit as st
 
 from app.session import act, drawn, forget_drawn, select, selected, study_id
-from app.words import REJECTIONS, bare, finding_words, words
-from medvlm.findings import FINDINGS
+from app.words import CHOICES, POLARITIES, REJECTIONS, bare, finding_words, words
 from medvlm.review import review as actions
+from medvlm.review.changes import OTHER
 from medvlm.review.records import Review, Sentence
 
 OPENED = "opened"
@@ -203,20 +203,18 @@ def _reject(sentence: str, reason: str, review: Review) -> None:
 
 
 def _edit(one: Sentence, review: Review) -> None:
-    choices = (*FINDINGS, "other")
-    polarities = ("present", "uncertain", "absent")
     with st.form(f"edit-form-{one.id}", border=False):
         st.text_area(words("sentence.text"), one.text, max_chars=1000, key=f"edit-text-{one.id}")
         st.selectbox(
             words("sentence.finding"),
-            choices,
-            index=choices.index(one.finding) if one.finding in choices else len(choices) - 1,
+            CHOICES,
+            index=CHOICES.index(one.finding if one.finding in CHOICES else OTHER),
             format_func=finding_words,
             key=f"edit-finding-{one.id}",
         )
         st.segmented_control(
             words("sentence.polarity"),
-            polarities,
+            POLARITIES,
             default=one.polarity,
             format_func=lambda value: words(f"polarity.{value}"),
             required=True,

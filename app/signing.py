@@ -9,7 +9,7 @@ import streamlit as st
 
 from app import login, session
 from app.images import Opened
-from app.words import bare, finding_words, words
+from app.words import bare, clock, finding_words, words
 from medvlm.desk.exporting import export_report
 from medvlm.export.files import MEDIA_TYPES, Made
 from medvlm.review import people, signing
@@ -142,7 +142,7 @@ def _do_sign(study_id: str, version: int, proof: str | None, confirmed: frozense
 
 def _signed(study: Opened, review: Review) -> None:
     report = signing.report(session.store(), study.row.id)
-    at = report.signed_at.astimezone().strftime("%Y-%m-%d %H:%M") if report.signed_at else ""
+    at = clock(report.signed_at)
     st.success(
         words("sign.done", name=report.signed_by, at=at, attestation=report.attestation),
         icon=":material/verified:",

@@ -7,6 +7,7 @@ files, people or the model are escaped.
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from functools import cache
 from typing import get_args
 
@@ -14,13 +15,17 @@ import streamlit as st
 import yaml
 
 from medvlm.config.desk import desk_config
-from medvlm.findings import FINDINGS
+from medvlm.findings import FINDINGS, Polarity
 from medvlm.resources import resource_dir
+from medvlm.review.changes import OTHER
 from medvlm.review.records import Rejection
 
 LANGUAGES = {"en": "English", "ja": "日本語"}
 CHOSEN = "language"
 REJECTIONS: tuple[Rejection, ...] = get_args(Rejection)
+POLARITIES: tuple[Polarity, ...] = ("present", "uncertain", "absent")
+CHOICES = (*FINDINGS, OTHER)
+"""What a sentence may be about."""
 _MARKUP = re.compile(r"([\\`*_{}\[\]()#+\-.!|~:<>$&=])")
 
 
@@ -65,6 +70,11 @@ def finding_words(finding: str) -> str:
     if finding not in FINDINGS:
         return words("finding.other")
     return words(f"finding.{finding}")
+
+
+def clock(at: datetime | None) -> str:
+    """A time on this machine's clock, for people."""
+    return at.astimezone().strftime("%Y-%m-%d %H:%M") if at else ""
 
 
 def bare(key: str, **values: object) -> str:

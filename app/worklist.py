@@ -8,7 +8,7 @@ from typing import Any, get_args
 import streamlit as st
 
 from app.session import attempt, person, refresh, store, tell
-from app.words import bare, finding_words, words
+from app.words import bare, clock, finding_words, words
 from medvlm.desk.intake import Intake, load_sample, take_uploads
 from medvlm.desk.service import drafting_state
 from medvlm.review.jobs import waiting
@@ -126,7 +126,7 @@ def _line(number: int, row: StudyRow) -> None:
         who, what, when, state, urgency, button = st.columns(_COLUMNS, vertical_alignment="center")
         who.text(patient_line(row))
         what.text(study_line(row))
-        when.text(moment(row.taken) or row.received.astimezone().strftime("%Y-%m-%d %H:%M"))
+        when.text(moment(row.taken) or clock(row.received))
         with state:
             _state(row)
         # With the priority in its key it shows what others have set meanwhile.
