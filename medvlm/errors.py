@@ -11,7 +11,8 @@ MedVLMError
 │   ├── TooLarge          too_large
 │   ├── TooDeep           too_deep
 │   ├── PriorRefused      prior_refused
-│   └── RefusedByPolicy   refused_by_policy
+│   ├── RefusedByPolicy   refused_by_policy
+│   └── ServerError       server
 ├── ConfigError           config
 ├── DataSetError          data_set
 ├── DataCardError         data_card
@@ -136,6 +137,12 @@ class RefusedByPolicy(InputError):
     """It may hold what identifies a patient where nothing here can find or remove it."""
 
     code = "refused_by_policy"
+
+
+class ServerError(InputError):
+    """A server or a storage does not answer, refuses, or answers what nobody can use."""
+
+    code = "server"
 
 
 class ConfigError(MedVLMError):

@@ -10,6 +10,8 @@ from pathlib import Path
 # Before anything imports transformers: a test that reaches for the network must fail, not wait.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Tiny models come by the dozen: only the tests of it make them ready to run fast.
+os.environ["MEDVLM_RUNTIME"] = "reference"
 # What this machine's user promoted is no business of the tests.
 os.environ["MEDVLM_HOME"] = tempfile.mkdtemp(prefix="medvlm-test-home-")
 atexit.register(shutil.rmtree, os.environ["MEDVLM_HOME"], ignore_errors=True)

@@ -185,7 +185,7 @@ def test_two_patients_under_one_uid_in_two_calls_keep_their_drafts(medvlm, tmp_p
         ds = synthetic(pixels.astype(np.uint16), StudyInstanceUID=uid, PatientID=patient)
         save(ds, tmp_path / f"{patient}.dcm")
         assert medvlm("draft", tmp_path / f"{patient}.dcm", "--out", tmp_path / "out").code == 0
-    folders = sorted(path.name for path in (tmp_path / "out").iterdir())
+    folders = sorted(path.parent.name for path in (tmp_path / "out").glob("*/draft.json"))
     assert folders[0] == uid
     assert len(folders) == 2
     assert folders[1].startswith(f"{uid}-")

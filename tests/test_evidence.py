@@ -15,7 +15,7 @@ from medvlm.draft import compose, evidence
 from medvlm.draft.comparison import read_findings
 from medvlm.draft.compose import draft_study
 from medvlm.draft.evidence import donor_probabilities, look_at_nothing, measure
-from medvlm.draft.look import look_at
+from medvlm.draft.look import look_at, read_probabilities
 from medvlm.draft.markdown import to_markdown
 from medvlm.errors import CheckpointError
 from medvlm.findings import FINDINGS
@@ -92,10 +92,10 @@ def test_every_statement_is_measured_on_its_own_place(
 
     def spy(checkpoint: Checkpoint, images: list[ImageInput]):  # type: ignore[no-untyped-def]
         looked.extend(images)
-        return look_at(checkpoint, images)
+        return read_probabilities(checkpoint, images)
 
     nothing = look_at_nothing(everywhere, [seen])
-    monkeypatch.setattr(evidence, "look_at", spy)
+    monkeypatch.setattr(evidence, "read_probabilities", spy)
     measured = measure(everywhere, [seen], nothing, reads)
     assert list(measured) == list(FINDINGS)
     places = {read.finding: evidence._places(everywhere, seen, read) for read in reads}
@@ -103,7 +103,7 @@ def test_every_statement_is_measured_on_its_own_place(
     for read in reads:
         own = measured[read.finding]
         assert own.p_image == round(read.probability, 4)
-        assert own.p_blank == round(nothing[0].probabilities[read.finding], 4)
+        assert own.p_blank == round(nothing[0][read.finding], 4)
         erased = evidence.erase(seen.image, places[read.finding])
         (again,) = look_at(everywhere, [erased])
         # Alone and in a batch, sums are rounded otherwise.
@@ -122,9 +122,9 @@ def test_a_global_finding_has_the_lungs_for_its_place(checkpoint: Checkpoint) ->
 def test_what_is_absent_and_what_has_no_donors_is_not_measured(checkpoint: Checkpoint) -> None:
     nowhere = with_points(checkpoint, present_from=1.1, absent_below=dict.fromkeys(FINDINGS, 1.01))
     (seen,) = look_at(nowhere, [film()])
-    assert measure(nowhere, [seen], [seen], read_findings(nowhere, [seen])) == {}
+    assert measure(nowhere, [seen], [seen.probabilities], read_findings(nowhere, [seen])) == {}
     everywhere = with_points(replace(checkpoint, extras=NO_EXTRAS), present_from=0.0)
-    assert measure(everywhere, [seen], [seen], read_findings(everywhere, [seen])) == {}
+    assert measure(everywhere, [seen], [seen.probabilities], read_findings(everywhere, [seen])) == {}
 
 
 def test_donors_speak_only_of_what_they_lack(checkpoint: Checkpoint) -> None:
@@ -170,7 +170,7 @@ def test_the_real_thing_is_not_taken_for_one_that_does_not_look(
 ) -> None:
     draft = draft_study(checkpoint, study(tmp_path, 1)).draft
     assert draft.input_check.accepted
-    monkeypatch.setattr(compose, "look_at_nothing", lambda checkpoint, seen: list(seen))
+    monkeypatch.setattr(compose, "look_at_nothing", lambda checkpoint, seen: [item.probabilities for item in seen])
     assert not draft_study(checkpoint, study(tmp_path, 1)).draft.input_check.accepted
 
 

@@ -22,6 +22,7 @@ from medvlm.cli.finetune import finetune
 from medvlm.cli.inspect import inspect
 from medvlm.cli.model import model
 from medvlm.cli.page import page
+from medvlm.cli.serve import serve
 from medvlm.cli.train import pretrain, release, train
 from medvlm.errors import MedVLMError, MissingExtra, UsageError
 
@@ -42,6 +43,7 @@ for command in (
 application.command("app")(page)
 application.add_typer(model, name="model")
 application.add_typer(audit, name="audit")
+application.add_typer(serve, name="serve")
 
 
 def main() -> None:

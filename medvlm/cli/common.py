@@ -75,9 +75,9 @@ def load_with_notice(
     """Loads a checkpoint under a policy and says so; importing torch takes its time."""
     with err.status("loading the model ..."):
         from medvlm.draft.policy import under_policy
-        from medvlm.model.checkpoint import load_checkpoint
+        from medvlm.model.runtime.load import load_ready
 
-        loaded = under_policy(load_checkpoint(name, llm_path), policy)
+        loaded = under_policy(load_ready(name, llm_path), policy)
     if loaded.config.status == "candidate":
         err.print("notice: this checkpoint is a candidate that nobody promoted yet", markup=False)
     return loaded

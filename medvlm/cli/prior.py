@@ -61,3 +61,12 @@ def read_priors(given: str, failed: list[Refused], but: Path | None = None) -> l
             "--prior holds no image", file=given, remedy="Give an earlier study of the patient."
         )
     return group_studies(reading)
+
+
+def priors_of(
+    given: str | None, but: Path | None = None
+) -> Callable[[Sequence[Study], list[Refused]], FindPrior] | None:
+    """`prior_finder` for studies that are not read yet; None where nothing is compared."""
+    if given is None:
+        return None
+    return lambda studies, failed: prior_finder(given, studies, failed, but)

@@ -62,9 +62,9 @@ class ModelDrafter:
     def checkpoint(self) -> Checkpoint:
         """Raises CheckpointError, ConfigError."""
         from medvlm.draft.policy import under_policy
-        from medvlm.model.checkpoint import load_checkpoint
+        from medvlm.model.runtime.load import load_ready
 
-        return under_policy(load_checkpoint(), site_policy())
+        return under_policy(load_ready(), site_policy())
 
     def draft(self, study: Study, prior: Prior | None, tell: Tell) -> Draft:
         """As `medvlm draft` does."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from medvlm.config import GateConfig
 from medvlm.dicom.instance import Instance
@@ -42,21 +43,45 @@ class Admission:
         )
 
 
-def look_at_study(checkpoint: Checkpoint, study: Study) -> Admission:
-    """Looks at the images that the headers admit, and lets the model's own part of the gate judge.
+class Loaded(NamedTuple):
+    """A study's images in memory: the part of a look that needs no model.
+
+    `images`: those that the headers admit; `checks`: of the others; `seconds`: how long it took.
+    """
+
+    images: list[ImageInput]
+    checks: list[ImageCheck]
+    failed: list[Refused]
+    seconds: float
+
+
+def load_study(study: Study, gate: GateConfig) -> Loaded:
+    """Decodes the images that the headers admit.
 
     Raises InputError if none of the images that the gate let through can be decoded.
     """
     start = time.perf_counter()
-    images, checks, failed = admit(study, checkpoint.config.gate)
-    loaded = time.perf_counter()
-    seen = list(look_at(checkpoint, images))
+    images, checks, failed = admit(study, gate)
+    return Loaded(images, checks, failed, time.perf_counter() - start)
+
+
+def look_at_study(checkpoint: Checkpoint, study: Study, loaded: Loaded | None = None) -> Admission:
+    """Looks at the images that the headers admit, and lets the model's own part of the gate judge.
+
+    `loaded`: the study's images where they were decoded beforehand.
+
+    Raises InputError if none of the images that the gate let through can be decoded.
+    """
+    loaded = loaded or load_study(study, checkpoint.config.gate)
+    start = time.perf_counter()
+    seen = list(look_at(checkpoint, loaded.images))
     _refuse_repeated_uids(seen)
-    checks += [item.check for item in seen]
+    checks = [*loaded.checks, *(item.check for item in seen)]
     order = {instance.sop_instance_uid: i for i, instance in enumerate(study.instances)}
     checks.sort(key=lambda check: order[check.sop_instance_uid])
-    seconds = {"load": loaded - start, "look": time.perf_counter() - loaded}
-    return Admission([item for item in seen if item.check.accepted], checks, failed, seconds)
+    seconds = {"load": loaded.seconds, "look": time.perf_counter() - start}
+    accepted = [item for item in seen if item.check.accepted]
+    return Admission(accepted, checks, loaded.failed, seconds)
 
 
 def admit(

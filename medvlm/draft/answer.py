@@ -9,6 +9,8 @@ word.
 from __future__ import annotations
 
 import math
+from collections.abc import Generator
+from dataclasses import dataclass
 
 import torch
 
@@ -43,6 +45,22 @@ from medvlm.records import Answer, InputCheck
 LONGEST = 24
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What the language model is asked on the way to an answer.
+
+    `closed`: it is told by the margin between yes and no, else by the words that it writes.
+    """
+
+    trunk: Trunk
+    turn: Turn
+    closed: bool
+
+
+Replying = Generator[Wanted, float | str, Reply]
+"""An answer in the making: yields what it wants to know of the language model, if anything."""
+
+
 def answer_question(
     checkpoint: Checkpoint,
     image: ImageInput,
@@ -56,6 +74,19 @@ def answer_question(
 
     `study`: the one that the image belongs to; a checkpoint trained on several views reads its
     other accepted images too. `prior`: an earlier study to compare with.
+
+    Raises UsageError if the question is empty or the region lies outside the image.
+    """
+    region = region_inside(image, question, region)
+    (seen,) = look_at(checkpoint, [image])
+    views = [seen, *beside(checkpoint, seen, study)]
+    earlier = None if prior is None else look_at_study(checkpoint, prior.study).accepted
+    said = reply(checkpoint, seen, question, region, views=views, earlier=earlier)
+    return recorded(checkpoint, seen, question, said)
+
+
+def region_inside(image: ImageInput, question: str, region: Drawn | None) -> Drawn | None:
+    """The part of the region that lies in the image, in its pixels.
 
     Raises UsageError if the question is empty or the region lies outside the image.
     """
@@ -74,10 +105,11 @@ def answer_question(
                 remedy="give it in the image's own pixels",
             )
         region = inside
-    (seen,) = look_at(checkpoint, [image])
-    views = [seen, *_beside(checkpoint, seen, study)]
-    earlier = None if prior is None else look_at_study(checkpoint, prior.study).accepted
-    said = reply(checkpoint, seen, question, region, views=views, earlier=earlier)
+    return region
+
+
+def recorded(checkpoint: Checkpoint, seen: Seen, question: str, said: Reply) -> Answer:
+    """A reply as it is written, with the gate's word on the image."""
     check = seen.check
     return Answer(
         question=question,
@@ -104,15 +136,38 @@ def reply(
     `views`: the images that the language model reads, this one first; left out, this one alone.
     `earlier`: the accepted images of a prior study, None without one.
     """
+    making = replying(checkpoint, seen, question, region, views=views, earlier=earlier)
+    try:
+        wanted = next(making)
+        while True:
+            wanted = making.send(_told(checkpoint, wanted))
+    except StopIteration as end:
+        said: Reply = end.value
+        return said
+
+
+def replying(
+    checkpoint: Checkpoint,
+    seen: Seen,
+    question: str,
+    region: Drawn | None = None,
+    *,
+    views: list[Seen] | None = None,
+    earlier: list[Seen] | None = None,
+) -> Replying:
+    """The same step by step, for whoever asks the language model several questions at once."""
     parsed = parse_question(question, region is not None)
     wanted = parsed.findings or (FINDINGS if parsed.kind in _OF_ALL else ())
     doubtful = doubtful_findings(checkpoint, seen, wanted) if wanted else {}
     if checkpoint.policy.doubtful == "flag":
-        said = _reply(checkpoint, seen, question, parsed, region, views, earlier, frozenset())
+        said = yield from _reply(
+            checkpoint, seen, question, parsed, region, views, earlier, frozenset()
+        )
         return flagged(said, doubtful, parsed.findings)
     if parsed.findings and doubtful:
         return held_back(doubtful)
-    return _reply(checkpoint, seen, question, parsed, region, views, earlier, frozenset(doubtful))
+    silent = frozenset(doubtful)
+    return (yield from _reply(checkpoint, seen, question, parsed, region, views, earlier, silent))
 
 
 # Of these kinds an answer lists or weighs a draft's sentences, whatever the question names.
@@ -128,7 +183,7 @@ def _reply(
     views: list[Seen] | None,
     earlier: list[Seen] | None,
     silent: frozenset[str],
-) -> Reply:
+) -> Replying:
     """The answer; lists name none of the `silent` findings."""
     if parsed.kind == "lungs":
         return lungs_reply(seen, parsed)
@@ -150,12 +205,10 @@ def _reply(
             return known
     trunk = read_together(checkpoint, views or [seen], earlier or ())
     own = None if region is None else own_region(seen, region)
-    if parsed.closed:
-        margin = _margin(checkpoint, trunk, trunk.turn(question, own))
-        return _yes_no(checkpoint, seen, parsed, margin)
-    turn = trunk.turn(question, own)
-    (text,) = checkpoint.model.write(trunk.sight, [turn], max_tokens=LONGEST)
-    return Reply(text, None, [] if own is None else [own])
+    told = yield Wanted(trunk, trunk.turn(question, own), parsed.closed)
+    if isinstance(told, float):
+        return _yes_no(checkpoint, seen, parsed, told)
+    return Reply(told, None, [] if own is None else [own])
 
 
 def presence_margins(checkpoint: Checkpoint, seen: Seen, findings: list[str]) -> list[float]:
@@ -167,7 +220,7 @@ def presence_margins(checkpoint: Checkpoint, seen: Seen, findings: list[str]) ->
     return out
 
 
-def _beside(checkpoint: Checkpoint, seen: Seen, study: Study | None) -> list[Seen]:
+def beside(checkpoint: Checkpoint, seen: Seen, study: Study | None) -> list[Seen]:
     """The study's other accepted images, the best first, if the checkpoint reads several."""
     if study is None or checkpoint.config.model.pictures.views == 1 or not seen.check.accepted:
         return []
@@ -187,6 +240,13 @@ def _of_region(
         case "other_side":
             return other_side_reply(checkpoint, seen, region)
     return None
+
+
+def _told(checkpoint: Checkpoint, wanted: Wanted) -> float | str:
+    if wanted.closed:
+        return _margin(checkpoint, wanted.trunk, wanted.turn)
+    (text,) = checkpoint.model.write(wanted.trunk.sight, [wanted.turn], max_tokens=LONGEST)
+    return text
 
 
 def _margin(checkpoint: Checkpoint, trunk: Trunk, turn: Turn) -> float:

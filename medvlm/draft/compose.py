@@ -11,10 +11,10 @@ from PIL import Image
 from medvlm.dicom.prior import Prior
 from medvlm.dicom.read import Refused
 from medvlm.dicom.study import Study
-from medvlm.draft.admit import Admission, look_at_study
+from medvlm.draft.admit import Admission, Loaded, look_at_study
 from medvlm.draft.claims import NOTHING, Given
 from medvlm.draft.comparison import Read, change, read_findings
-from medvlm.draft.evidence import image_was_used, look_at_nothing, measure
+from medvlm.draft.evidence import Probabilities, image_was_used, look_at_nothing, measure
 from medvlm.draft.ground import regions
 from medvlm.draft.illustrate import crops, overlay
 from medvlm.draft.look import Seen
@@ -53,18 +53,26 @@ class DraftResult:
     failed: tuple[Refused, ...]
 
 
-def draft_study(checkpoint: Checkpoint, study: Study, prior: Prior | None = None) -> DraftResult:
+def draft_study(
+    checkpoint: Checkpoint,
+    study: Study,
+    prior: Prior | None = None,
+    *,
+    loaded: Loaded | None = None,
+    loaded_prior: Loaded | None = None,
+) -> DraftResult:
     """Drafts a study from its accepted frontal images; a refused study gets a draft that says so.
 
     `prior`: the earlier study that it is compared with, which passes the same gate; refused there,
-    nothing is compared, and the draft says so.
+    nothing is compared, and the draft says so. `loaded`, `loaded_prior`: their images, where they
+    were decoded beforehand.
 
     Raises InputError if none of the images that the gate let through can be decoded.
     """
-    own = look_at_study(checkpoint, study)
+    own = look_at_study(checkpoint, study, loaded)
     accepted, check = own.accepted, own.check
     start = time.perf_counter()
-    before = _look_at_prior(checkpoint, prior) if prior and accepted else None
+    before = _look_at_prior(checkpoint, prior, loaded_prior) if prior and accepted else None
     looked = time.perf_counter()
     earlier = before.accepted if before else None
     nothing = look_at_nothing(checkpoint, accepted)
@@ -109,13 +117,13 @@ def describe(
     seen: Sequence[Seen],
     earlier: Sequence[Seen] | None = None,
     given: Given = NOTHING,
-    nothing: Sequence[Seen] | None = None,
+    nothing: Sequence[Probabilities] | None = None,
 ) -> list[Finding]:
     """The findings of accepted images of one study: present first, then uncertain, then absent.
 
     `earlier`: the accepted images of a prior study; with it, each finding has a change. An empty
     list is a prior of which no image was accepted. `given`: what else the words may speak of.
-    `nothing`: the images over even grey; with it, evidence is measured.
+    `nothing`: what is read of the images over even grey; with it, evidence is measured.
     """
     reads = read_findings(checkpoint, seen)
     before = read_findings(checkpoint, earlier) if earlier else None
@@ -158,10 +166,10 @@ def model_record(checkpoint: Checkpoint) -> ModelRecord:
     )
 
 
-def _look_at_prior(checkpoint: Checkpoint, prior: Prior) -> Admission:
+def _look_at_prior(checkpoint: Checkpoint, prior: Prior, loaded: Loaded | None) -> Admission:
     """A prior none of whose images can be decoded harms only the comparison."""
     try:
-        return look_at_study(checkpoint, prior.study)
+        return look_at_study(checkpoint, prior.study, loaded)
     except InputError as error:
         failed = Refused.because(error, prior.study.instances[0].file)
         return Admission([], [], [failed], {})

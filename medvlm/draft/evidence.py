@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
+from weakref import WeakKeyDictionary
 
 import torch
+from torch import nn
 
 from medvlm.draft.comparison import Read
 from medvlm.draft.decide import logit, released_boxes
 from medvlm.draft.ground import regions
-from medvlm.draft.look import Seen, look_at
+from medvlm.draft.look import Seen, read_probabilities
 from medvlm.findings import FINDINGS
 from medvlm.image.geometry import Box
 from medvlm.image.hide import blank, erase
@@ -29,22 +31,44 @@ FALL = 0.5
 STIR = 0.05
 """Logits by which any reading of a model that looks at its images moves when they change."""
 
+MOST_SHAPES = 1024
+"""Of images over even grey, of which the readings are kept."""
+
+Probabilities = Mapping[str, float]
 _Places = tuple[Box, ...]
+_NOTHING: WeakKeyDictionary[nn.Module, dict[tuple[str, int, int], Probabilities]] = (
+    WeakKeyDictionary()
+)
 
 
-def look_at_nothing(checkpoint: Checkpoint, seen: Sequence[Seen]) -> list[Seen]:
-    """The same images over even grey."""
-    return list(look_at(checkpoint, [blank(item.image) for item in seen]))
+def look_at_nothing(checkpoint: Checkpoint, seen: Sequence[Seen]) -> list[Probabilities]:
+    """What is read of the same images over even grey.
+
+    That depends on their shape alone, which is the same for most of a department's films.
+    """
+    known = _NOTHING.setdefault(checkpoint.model, {})
+    found: list[Probabilities] = []
+    for item in seen:
+        shape = checkpoint.config.calibration.model_dump_json(), item.image.width, item.image.height
+        if shape not in known:
+            if len(known) == MOST_SHAPES:
+                known.clear()
+            (known[shape],) = read_probabilities(checkpoint, [blank(item.image)])
+        found.append(known[shape])
+    return found
 
 
 def measure(
-    checkpoint: Checkpoint, seen: Sequence[Seen], nothing: Sequence[Seen], reads: Sequence[Read]
+    checkpoint: Checkpoint,
+    seen: Sequence[Seen],
+    nothing: Sequence[Probabilities],
+    reads: Sequence[Read],
 ) -> dict[str, Evidence]:
     """The evidence of each finding of `reads` that is not absent, by name.
 
-    `seen`: the accepted images of the study; `nothing`: the same over even grey. Empty if the
-    checkpoint has no donors. A finding without a region of its own has both lungs for it, or the
-    whole image where none was found.
+    `seen`: the accepted images of the study; `nothing`: what is read of them over even grey. Empty
+    if the checkpoint has no donors. A finding without a region of its own has both lungs for it,
+    or the whole image where none was found.
     """
     told = [read for read in reads if read.polarity != "absent"]
     if checkpoint.extras.donors is None or not told:
@@ -56,7 +80,7 @@ def measure(
     for read, own in zip(told, places, strict=True):
         name = read.finding
         erased = [hidden[i, boxes][name] for i, boxes in enumerate(own)]
-        empty = [item.probabilities[name] for item in nothing]
+        empty = [read_of_none[name] for read_of_none in nothing]
         measured[name] = _evidence(read.probability, fmean(erased), fmean(empty), others[name])
     return measured
 
@@ -76,10 +100,10 @@ def donor_probabilities(checkpoint: Checkpoint) -> dict[str, float]:
     return found
 
 
-def image_was_used(seen: Sequence[Seen], nothing: Sequence[Seen]) -> bool:
+def image_was_used(seen: Sequence[Seen], nothing: Sequence[Probabilities]) -> bool:
     """Whether any finding's reading is another than over even grey."""
     return any(
-        abs(logit(item.probabilities[name]) - logit(empty.probabilities[name])) > STIR
+        abs(logit(item.probabilities[name]) - logit(empty[name])) > STIR
         for item, empty in zip(seen, nothing, strict=True)
         for name in FINDINGS
     )
@@ -114,5 +138,4 @@ def _look_without(
         for own in places:
             if (i, own[i]) not in wanted:
                 wanted[i, own[i]] = erase(item.image, own[i])
-    looks = look_at(checkpoint, list(wanted.values()))
-    return {key: look.probabilities for key, look in zip(wanted, looks, strict=True)}
+    return dict(zip(wanted, read_probabilities(checkpoint, list(wanted.values())), strict=True))

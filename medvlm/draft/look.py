@@ -88,22 +88,46 @@ def look_at(
         yield from _look(checkpoint, images[start : start + batch_size])
 
 
+def read_probabilities(
+    checkpoint: Checkpoint, images: Sequence[ImageInput], batch_size: int = 8
+) -> Iterator[dict[str, float]]:
+    """The findings' probabilities that `look_at` gives, without what else it sees."""
+    for start in range(0, len(images), batch_size):
+        yield from _read(checkpoint, images[start : start + batch_size])
+
+
+@torch.no_grad()
+def _read(checkpoint: Checkpoint, images: Sequence[ImageInput]) -> list[dict[str, float]]:
+    grids = [image.grid(checkpoint.config.model.encoder.size)[0] for image in images]
+    pictures = torch.from_numpy(np.stack(grids)).unsqueeze(1).to(checkpoint.model.device)
+    look = checkpoint.model.look(pictures)
+    return _named(checkpoint, look, checkpoint.model.sight(look.features))
+
+
+def _named(checkpoint: Checkpoint, look: Look, sight: Sight) -> list[dict[str, float]]:
+    """Calibrated probabilities by the findings' names, for each image."""
+    calibration = checkpoint.config.calibration
+    intercepts = torch.tensor([calibration.intercepts.get(name, 0.0) for name in FINDINGS])
+    findings = checkpoint.model.findings(look, sight).cpu()
+    rows = (findings * calibration.slope + intercepts).sigmoid().tolist()
+    return [dict(zip(FINDINGS, row, strict=True)) for row in rows]
+
+
 @torch.no_grad()
 def _look(checkpoint: Checkpoint, images: Sequence[ImageInput]) -> list[Seen]:
     model, config = checkpoint.model, checkpoint.config
     grids, transforms = zip(
         *(image.grid(config.model.encoder.size) for image in images), strict=True
     )
-    pictures = torch.from_numpy(np.stack(grids)).unsqueeze(1)
+    pictures = torch.from_numpy(np.stack(grids)).unsqueeze(1).to(model.device)
     look = model.look(pictures)
     sight = model.sight(look.features)
-    intercepts = torch.tensor([config.calibration.intercepts.get(name, 0.0) for name in FINDINGS])
-    findings = model.findings(look, sight)
-    probabilities = (findings * config.calibration.slope + intercepts).sigmoid().numpy()
-    attributes = look.attributes.sigmoid().numpy()
+    probabilities = _named(checkpoint, look, sight)
+    attributes = look.attributes.sigmoid().cpu().numpy()
     known = checkpoint.extras.familiarity
     distances = known.distances(look.features) if known is not None else [0.0] * len(images)
-    maps, dense = look.maps.numpy(), _dense(checkpoint, look, pictures).sigmoid().numpy()
+    dense = _dense(checkpoint, look, pictures).sigmoid().cpu().numpy()
+    maps = look.maps.cpu().numpy()
     seen = []
     for i, image in enumerate(images):
         own = dict(zip(ATTRIBUTES, map(float, attributes[i]), strict=True))
@@ -111,7 +135,7 @@ def _look(checkpoint: Checkpoint, images: Sequence[ImageInput]) -> list[Seen]:
             Seen(
                 image=image,
                 transform=transforms[i],
-                probabilities=dict(zip(FINDINGS, map(float, probabilities[i]), strict=True)),
+                probabilities=probabilities[i],
                 attributes=own,
                 score_maps=maps[i],
                 dense=dense[i],
@@ -152,7 +176,7 @@ def _tiles(checkpoint: Checkpoint, image: ImageInput) -> tuple[TileSeen, ...]:
         return ()
     tiles = cut_tiles(image, checkpoint.config.model.encoder.size, wanted)
     grids = torch.from_numpy(np.stack([tile.grid for tile in tiles])).unsqueeze(1)
-    sight = checkpoint.model.glimpse(grids)
+    sight = checkpoint.model.glimpse(grids.to(checkpoint.model.device))
     return tuple(
         TileSeen((tile.row, tile.column), sight.row(i), tile.place) for i, tile in enumerate(tiles)
     )

@@ -55,6 +55,12 @@ def variants(finding: str, polarity: Polarity) -> int:
     return len(_wordings(finding, polarity))
 
 
+def wordings(finding: str, polarity: Polarity, location: Location | None = None) -> list[str]:
+    """Every wording of one sentence. Raises KeyError for a finding that is not in the lexicon."""
+    count = variants(finding, polarity)
+    return [sentence(finding, polarity, location, variant) for variant in range(count)]
+
+
 def sentence(
     finding: str,
     polarity: Polarity,

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from medvlm.draft.change import compares, told, with_change
 from medvlm.draft.claims import NOTHING, Given, unfounded
 from medvlm.draft.parse import Location, Polarity, contradictions, parse_sentence
-from medvlm.draft.sentences import sentence
+from medvlm.draft.sentences import sentence, wordings
 from medvlm.draft.wording import sentence_request
 from medvlm.model.checkpoint import Checkpoint
 from medvlm.model.language import Turn
@@ -48,7 +48,8 @@ def write_sentences(
 ) -> list[Written]:
     """One sentence for each statement, in order; `given` is what else they may speak of."""
     turns = [Turn(sentence_request(s.finding, s.polarity, s.location)) for s in statements]
-    texts = checkpoint.model.write(sight, turns, max_tokens=LONGEST)
+    guesses = [wordings(s.finding, s.polarity, s.location) for s in statements]
+    texts = checkpoint.model.write(sight, turns, LONGEST, guesses)
     return [_written(text, own, given) for text, own in zip(texts, statements, strict=True)]
 
 

@@ -33,15 +33,19 @@ class Attention(NamedTuple):
     window: int | None
     by_layer: bool
 
-    def masks(self, mask: Tensor, positions: Tensor) -> Tensor | dict[str, Tensor]:
+    def masks(
+        self, mask: Tensor, positions: Tensor, keys: Tensor | None = None
+    ) -> Tensor | dict[str, Tensor]:
         """What the model takes as its attention mask.
 
-        `mask` [B, 1, L, L] is additive, `positions` [B, L]. A window counts positions, so that a
+        `mask` [B, 1, L, K] is additive, `positions` [B, L]; `keys` [B, K] those of the tokens that
+        are attended to, left out where they are the same. A window counts positions, so that a
         branch of a tree sees as far back as it would alone.
         """
         if self.window is None:
             return mask
-        near = positions[:, :, None] - positions[:, None, :] < self.window
+        keys = positions if keys is None else keys
+        near = positions[:, :, None] - keys[:, None, :] < self.window
         sliding = mask.masked_fill(~near[:, None], torch.finfo(mask.dtype).min)
         return {FULL: mask, SLIDING: sliding} if self.by_layer else sliding
 

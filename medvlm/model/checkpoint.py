@@ -29,8 +29,9 @@ from medvlm.model.digests import sha256_of, sha256_of_all
 from medvlm.model.extras import FILE as EXTRAS
 from medvlm.model.extras import NO_EXTRAS, Extras, load_extras, save_extras
 from medvlm.model.heads import ATTRIBUTES
-from medvlm.model.language import PROMPT_VERSION
+from medvlm.model.language import PROMPT_VERSION, LanguageModel
 from medvlm.model.llm_source import language_model_dir, weights_digest
+from medvlm.model.prompting import Prompter
 from medvlm.model.vision import channels_last
 from medvlm.model.vlm import VisionLanguageModel
 from medvlm.resources import resource_dir
@@ -101,7 +102,8 @@ class CheckpointConfig(Config):
 class Checkpoint:
     """A loaded checkpoint: the model, ready for inference on the CPU, and how to read it.
 
-    `policy`: of the site that reads it (`medvlm.draft.policy`).
+    `policy`: of the site that reads it (`medvlm.draft.policy`). `runtime`: what runs it, part of
+    the key of every draft, since the last digits of its figures depend on it.
     """
 
     model: VisionLanguageModel
@@ -109,6 +111,7 @@ class Checkpoint:
     folder: Path
     extras: Extras = NO_EXTRAS
     policy: PolicyConfig = NO_POLICY
+    runtime: str = "reference"
 
     def uncalibrated(self) -> Checkpoint:
         """The same, whose probabilities are those of the raw logits."""
@@ -145,7 +148,16 @@ def _embedded(name: str) -> list[Path]:
 
 
 def load_checkpoint(name: str | None = None, llm_path: Path | None = None) -> Checkpoint:
-    """Loads by name or folder. Raises CheckpointError if anything does not fit exactly."""
+    """Loads by name or folder, in PyTorch. Raises CheckpointError if anything does not fit exactly.
+
+    What only reads a checkpoint opens it with `medvlm.model.runtime.load`.
+    """
+    folder, config = checked_folder(name)
+    return fill(folder, config, llm_path)
+
+
+def checked_folder(name: str | None = None) -> tuple[Path, CheckpointConfig]:
+    """A checkpoint's folder, whole and fit for this version. Raises CheckpointError."""
     folder = resolve_checkpoint(name)
     try:
         config = CheckpointConfig.from_yaml(folder / CONFIG)
@@ -153,10 +165,24 @@ def load_checkpoint(name: str | None = None, llm_path: Path | None = None) -> Ch
         raise CheckpointError(str(error), remedy="fetch the checkpoint anew") from error
     _check_fit(config, folder)
     _check_files(config, folder)
+    return folder, config
+
+
+def fill(
+    folder: Path,
+    config: CheckpointConfig,
+    llm_path: Path | None = None,
+    language: Prompter | None = None,
+) -> Checkpoint:
+    """Builds the model of a folder that was checked and pours its weights in.
+
+    `language`: one that has the adapter's weights in it already. Raises CheckpointError.
+    """
     llm = language_model_dir(config.model.language, llm_path)
     _check_base(config, llm)
-    model = VisionLanguageModel(config.model, llm)
-    adapter.check_settings(model.language.base, folder / adapter.FOLDER)
+    model = VisionLanguageModel(config.model, llm, language)
+    if isinstance(model.language, LanguageModel):
+        adapter.check_settings(model.language.base, folder / adapter.FOLDER)
     for name, own in _files(model).items():
         try:
             _pour(own, load_file(folder / name))
@@ -228,7 +254,10 @@ def trained_weights(model: VisionLanguageModel) -> dict[str, Tensor]:
 
 def _files(model: VisionLanguageModel) -> dict[str, dict[str, Tensor]]:
     """The weight files of a checkpoint and the tensors in each."""
-    return {WEIGHTS: trained_weights(model), ADAPTER: dict(model.language.adapter_parameters())}
+    files = {WEIGHTS: trained_weights(model)}
+    if isinstance(model.language, LanguageModel):
+        files[ADAPTER] = dict(model.language.adapter_parameters())
+    return files
 
 
 def _packed(tensor: Tensor) -> Tensor:

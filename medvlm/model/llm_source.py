@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
+from safetensors import safe_open
+from torch import Tensor
 
 from medvlm.config import LanguageConfig
 from medvlm.errors import BaseModelMissing, CheckpointError, ConfigError
@@ -24,6 +26,7 @@ HUB_NAME = re.compile(r"[\w][\w.-]*/[\w][\w.-]*", re.ASCII)
 WANTED = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "LICENSE*")
 # Some models come with the same weights once more, in the layout of their makers.
 UNWANTED = ("*/*", "consolidated*")
+EMBEDDINGS = "model.embed_tokens.weight"
 INDEX = "model.safetensors.index.json"
 
 
@@ -88,6 +91,21 @@ def weight_files(folder: Path) -> list[Path]:
                 remedy="Run `medvlm model fetch NAME`, or give another folder with --llm-path.",
             )
     return files
+
+
+def embedding_table(folder: Path) -> Tensor:
+    """The token embeddings [vocabulary, D] of a Llama-shaped model, as they are stored.
+
+    Raises BaseModelMissing, CheckpointError.
+    """
+    for file in weight_files(folder):
+        with safe_open(file, framework="pt") as tensors:
+            if EMBEDDINGS in tensors.keys():  # noqa: SIM118 (it is no dictionary)
+                table: Tensor = tensors.get_tensor(EMBEDDINGS)
+                return table
+    raise CheckpointError(
+        f"holds no {EMBEDDINGS}", file=str(folder), remedy="fetch the language model anew"
+    )
 
 
 def weights_digest(folder: Path) -> str:

@@ -44,5 +44,10 @@ def stack(layouts: Sequence[Layout], dtype: torch.dtype) -> tuple[Tensor, Tensor
         length = len(layout.positions)
         positions[row, :length] = layout.positions
         visible[row, :length, :length] = layout.visible
+    return positions, additive(visible, dtype)
+
+
+def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """The mask [B, 1, L, K] that is added to attention scores, of `visible` [B, L, K] (bool)."""
     mask = torch.zeros(visible.shape, dtype=dtype).masked_fill_(~visible, torch.finfo(dtype).min)
-    return positions, mask.unsqueeze(1)
+    return mask.unsqueeze(1)

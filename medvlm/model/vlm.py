@@ -20,6 +20,7 @@ from medvlm.model.heads import ATTRIBUTES
 from medvlm.model.language import LanguageModel, Segment, Sequences, Turn
 from medvlm.model.pictures import Sight as Sight
 from medvlm.model.pictures import TokenSource, introductions, token_sources
+from medvlm.model.prompting import Prompter
 from medvlm.model.vision import Look, SecondReader, VisionModel
 
 
@@ -30,12 +31,13 @@ class VisionLanguageModel(nn.Module):
     and is a second reader of the findings afterwards.
     """
 
-    def __init__(self, config: ModelConfig, llm: Path) -> None:
+    def __init__(self, config: ModelConfig, llm: Path, language: Prompter | None = None) -> None:
+        """`language`: what answers; left out, the model in the folder `llm`, with LoRA."""
         super().__init__()
         self.config = config
         self.vision = VisionModel(config.encoder)
         self.second = SecondReader(config.second) if config.second else None
-        self.language = LanguageModel(llm, config.language)
+        self.language = language or LanguageModel(llm, config.language)
         encoder = self.vision.encoder
         encoder.require_sizes(config.scales, "model.scales")
         if self.second is not None:
@@ -50,6 +52,11 @@ class VisionLanguageModel(nn.Module):
             single=encoder.single,
         )
         self.probe = nn.Linear(self.language.width, len(FINDINGS) + len(ATTRIBUTES))
+
+    @property
+    def device(self) -> torch.device:
+        """Where images are looked at."""
+        return self.probe.weight.device
 
     def look(self, images: Tensor) -> Look:
         """The encoder and its heads over `images` [B, 1, size, size] in 0..1.
@@ -103,12 +110,22 @@ class VisionLanguageModel(nn.Module):
         """[T] yes-minus-no logits of questions over the same pictures (`sight` of one row)."""
         return self.language.yes_no_margins(self.sequences(sight, [turns]))
 
-    def write(self, sight: Sight, turns: Sequence[Turn], max_tokens: int = 40) -> list[str]:
-        """Greedy answers to questions over the same pictures (`sight` of one row)."""
+    def write(
+        self,
+        sight: Sight,
+        turns: Sequence[Turn],
+        max_tokens: int = 40,
+        guesses: Sequence[Sequence[str]] = (),
+    ) -> list[str]:
+        """Greedy answers to questions over the same pictures (`sight` of one row).
+
+        `guesses`: what each answer may be (`Prompter.write`).
+        """
         if not turns:
             return []
         (regions,) = self._regions(sight, [turns])
-        return self.language.write(_segments(sight) * len(turns), turns, regions, max_tokens)
+        pictures = _segments(sight) * len(turns)
+        return self.language.write(pictures, turns, regions, max_tokens, guesses)
 
     def _regions(self, sight: Sight, turns: Sequence[Sequence[Turn]]) -> list[list[Tensor | None]]:
         places, boxes, outlines = [], [], []

@@ -1,0 +1,118 @@
+"""The language model in ONNX Runtime: the checkpoint's LoRA merged, weights in 8 bits."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import AutoTokenizer
+
+from medvlm.model.decoding import Forward
+from medvlm.model.prompting import Prompter, Sequences
+from medvlm.model.runtime.session import open_session
+from medvlm.model.tree import additive
+
+Past = list[NDArray[np.float32]]
+# Beginnings of prompts, each of one image; 3 MB each with the default model.
+TRUNKS = 16
+
+
+class CompiledLanguage(Prompter):
+    """Reads prompts and answers as `LanguageModel` does; it cannot learn.
+
+    `graph`: made by `llama_graph`. `table` float16 [vocabulary, D]: the embeddings.
+    """
+
+    def __init__(self, folder: Path, system: str | None, graph: Path, table: Tensor) -> None:
+        super().__init__()
+        self.folder = folder
+        self.session = open_session(graph)
+        self.table = table
+        self.width: int = table.shape[1]
+        shapes = {item.name: item.shape for item in self.session.get_inputs()}
+        self.known: OrderedDict[bytes, Past] = OrderedDict()
+        self.layers = sum(name.startswith("past_key_") for name in shapes)
+        self.groups, self.size = shapes["past_key_0"][1], shapes["past_key_0"][3]
+        local = {"local_files_only": True, "trust_remote_code": False}
+        self.prepare(AutoTokenizer.from_pretrained(folder, **local), system)
+
+    @property
+    def device(self) -> torch.device:
+        return self.table.device
+
+    def embed(self, ids: Sequence[int]) -> Tensor:
+        return self.table[torch.tensor(list(ids), dtype=torch.long)].float()
+
+    def yes_no_margins(self, sequences: Sequences) -> Tensor:
+        length = sequences.embeddings.shape[1]
+        logits, _ = self.run(
+            sequences.embeddings,
+            sequences.positions,
+            sequences.mask,
+            sequences.ends[:, 0] * length + sequences.ends[:, 1],
+            self.unread(len(sequences.embeddings)),
+        )
+        return logits[:, self.yes] - logits[:, self.no]
+
+    def forward_pass(self) -> Forward:
+        return _CompiledForward(self)
+
+    def unread(self, rows: int) -> Past:
+        """The keys and values of rows of which nothing is read."""
+        return [np.zeros((rows, self.groups, 0, self.size), np.float32)] * (2 * self.layers)
+
+    def run(
+        self, embeddings: Tensor, positions: Tensor, mask: Tensor, wanted: Tensor, past: Past
+    ) -> tuple[Tensor, Past]:
+        """One pass: the logits [N, vocabulary] at `wanted`, and all keys and values so far."""
+        given = {
+            "embeddings": embeddings.detach().numpy(),
+            "positions": positions.numpy(),
+            "mask": mask.numpy(),
+            "wanted": wanted.numpy(),
+        }
+        for i in range(self.layers):
+            given[f"past_key_{i}"], given[f"past_value_{i}"] = past[2 * i : 2 * i + 2]
+        logits, *kept = self.session.run(None, given)
+        return torch.from_numpy(logits), kept
+
+    def recall(self, trunk: Tensor) -> Past:
+        """Keys and values of a prompt's beginning [T, D], kept for when it comes again."""
+        name = hashlib.sha256(trunk.numpy().tobytes()).digest()
+        if name not in self.known:
+            length = len(trunk)
+            visible = torch.ones(length, length, dtype=torch.bool).tril()[None]
+            mask = additive(visible, trunk.dtype)
+            last = torch.tensor([length - 1])
+            positions = torch.arange(length)[None]
+            _, self.known[name] = self.run(trunk[None], positions, mask, last, self.unread(1))
+        self.known.move_to_end(name)
+        while len(self.known) > TRUNKS:
+            self.known.popitem(last=False)
+        return self.known[name]
+
+
+class _CompiledForward:
+    """A pass that keeps keys and values."""
+
+    def __init__(self, model: CompiledLanguage) -> None:
+        self.model = model
+        self.past: Past | None = None
+
+    def begin(self, trunk: Tensor) -> bool:
+        self.past = self.model.recall(trunk)
+        return True
+
+    def __call__(
+        self, embeddings: Tensor, positions: Tensor, visible: Tensor, wanted: Tensor
+    ) -> Tensor:
+        past = self.past or self.model.unread(len(embeddings))
+        mask = additive(visible, embeddings.dtype)
+        logits, self.past = self.model.run(embeddings, positions, mask, wanted, past)
+        return logits

@@ -1,0 +1,1 @@
+"""The service: studies, drafts and questions over HTTP, for other programs."""
