@@ -24,7 +24,7 @@ class Settings:
     """How a run drafts. Can be pickled.
 
     Attributes:
-        checkpoint: its name or folder; None as `load_checkpoint` takes it.
+        checkpoint: its name or folder; None as `load_ready` takes it.
         llm_path: the language model's folder or file.
         total: how many parcels there are, where that is known.
         workers: how many model processes; None: as many as fit.
@@ -50,9 +50,9 @@ class Settings:
     def load(self) -> Checkpoint:
         """The checkpoint under the site's policy, in this process. Raises MedVLMError."""
         from medvlm.draft.policy import under_policy
-        from medvlm.model.checkpoint import load_checkpoint
+        from medvlm.model.runtime.load import load_ready
 
-        return under_policy(load_checkpoint(self.checkpoint, self.llm_path), self.policy)
+        return under_policy(load_ready(self.checkpoint, self.llm_path), self.policy)
 
 
 class Engine(Protocol):
