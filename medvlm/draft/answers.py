@@ -27,8 +27,9 @@ from medvlm.errors import MedVLMError
 from medvlm.image.load import ImageInput
 from medvlm.image.polygon import Drawn
 from medvlm.model.checkpoint import Checkpoint
+from medvlm.model.connectors.interface import REGION_TOKENS
 from medvlm.model.pictures import Sight, introductions
-from medvlm.model.vlm import VisionLanguageModel, _segments
+from medvlm.model.vlm import VisionLanguageModel
 from medvlm.records import Answer
 
 ImageKey = tuple[str, int]
@@ -125,8 +126,7 @@ def prompt_length(model: VisionLanguageModel, wanted: Wanted) -> int:
     count = len(language.user) + len(language.tokenize(turn.question)) + len(language.ask)
     count += sum(len(language.tokenize(own)) for own in words if own)
     count += len(pictures) * (sight.tokens.shape[1] + len(language.line))
-    (regions,) = model._regions(sight, [[turn]])
-    count += sum(len(region) for region in regions if region is not None)
+    count += 0 if turn.region is None else REGION_TOKENS
     return count + (len(language.lead) if wanted.closed else 0)
 
 
@@ -170,12 +170,8 @@ def _tell(model: VisionLanguageModel, wanted: Sequence[Wanted]) -> list[float | 
             margins = model.language.yes_no_margins(model.sequences(sight, turns))
             out |= zip(numbers, map(float, margins), strict=True)
         else:
-            pictures = [
-                own for own, asked in zip(_segments(sight), turns, strict=True) for _ in asked
-            ]
-            regions = [region for own in model._regions(sight, turns) for region in own]
-            flat = [turn for own in turns for turn in own]
-            out |= zip(numbers, model.language.write(pictures, flat, regions, LONGEST), strict=True)
+            texts = model.write_rows(sight, turns, LONGEST)
+            out |= zip(numbers, texts, strict=True)
     return [out[i] for i in range(len(wanted))]
 
 

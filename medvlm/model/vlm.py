@@ -121,11 +121,23 @@ class VisionLanguageModel(nn.Module):
 
         `guesses`: what each answer may be (`Prompter.write`).
         """
-        if not turns:
+        return self.write_rows(sight, [turns], max_tokens, guesses)
+
+    def write_rows(
+        self,
+        sight: Sight,
+        turns: Sequence[Sequence[Turn]],
+        max_tokens: int = 40,
+        guesses: Sequence[Sequence[str]] = (),
+    ) -> list[str]:
+        """Greedy answers to `turns[b]` over the pictures of row b, in the order of the turns."""
+        flat = [turn for own in turns for turn in own]
+        if not flat:
             return []
-        (regions,) = self._regions(sight, [turns])
-        pictures = _segments(sight) * len(turns)
-        return self.language.write(pictures, turns, regions, max_tokens, guesses)
+        rows = zip(_segments(sight), turns, strict=True)
+        pictures = [shown for shown, own in rows for _ in own]
+        regions = [region for own in self._regions(sight, turns) for region in own]
+        return self.language.write(pictures, flat, regions, max_tokens, guesses)
 
     def _regions(self, sight: Sight, turns: Sequence[Sequence[Turn]]) -> list[list[Tensor | None]]:
         places, boxes, outlines = [], [], []

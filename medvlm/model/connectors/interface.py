@@ -21,6 +21,8 @@ from medvlm.model.encoder import STRIDES, Features
 from medvlm.model.spatial import conv
 
 LOCAL_STRIDE = 16
+# Of a region of an image, two by two.
+REGION_TOKENS = 4
 REGION_GRID = 2
 LEAST_SHARE = 1e-3
 
