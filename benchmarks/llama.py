@@ -7,7 +7,7 @@ import json
 import subprocess
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from medvlm.model.base_llm import GGUF_IN_WHEEL, WHEEL
 
@@ -17,13 +17,6 @@ SPARE = 32
 """Places that llama.cpp keeps beyond a prompt and its answer."""
 
 Prompts = list[list[int]]
-
-
-class Peer(Protocol):
-    """What decodes elsewhere and tells only how fast."""
-
-    def rate(self, prompts: Prompts, tokens: int) -> float:
-        """Tokens per second of decoding `tokens` after each prompt."""
 
 
 class LlamaCpp:
@@ -56,6 +49,7 @@ class LlamaCpp:
         self.process.__exit__(kind, error, at)
 
     def rate(self, prompts: Prompts, tokens: int) -> float:
+        """Tokens per second of decoding `tokens` after each prompt, all at once."""
         assert self.process.stdin is not None
         request = json.dumps({"prompts": prompts, "tokens": tokens})
         print(request, file=self.process.stdin, flush=True)
@@ -68,20 +62,6 @@ class LlamaCpp:
             raise RuntimeError(f"llama.cpp's process ended with {self.process.wait()}")
         answer: dict[str, Any] = json.loads(line)
         return answer
-
-
-class LlamaBench:
-    """llama.cpp's own program for measuring, for one sequence."""
-
-    def __init__(self, program: Path, gguf: Path, threads: int) -> None:
-        self.words = [str(program), "-m", str(gguf), "-t", str(threads), "-ngl", "0"]
-
-    def rate(self, prompts: Prompts, tokens: int) -> float:
-        (prompt,) = prompts
-        words = ["-p", "0", "-n", str(tokens), "-d", str(len(prompt)), "-r", "1", "-o", "json"]
-        done = subprocess.run([*self.words, *words], capture_output=True, text=True, check=True)
-        (measured,) = json.loads(done.stdout)
-        return float(measured["avg_ts"])
 
 
 def has_llama(python: str) -> bool:
