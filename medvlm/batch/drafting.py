@@ -45,8 +45,15 @@ def draft_parcels(
     Raises CannotWrite; any other failure is an outcome.
     """
     rules = rules_of(checkpoint, retry_failed)
+    yield from draft_steps(checkpoint, ahead(_steps(parcels, rules, out)), rules, out)
+
+
+def draft_steps(
+    checkpoint: Checkpoint, steps: Iterable[Step], rules: Rules, out: ResultFolder
+) -> Iterator[list[Outcome]]:
+    """The outcomes of each parcel whose steps these are, in order. Raises CannotWrite."""
     told: list[Told] = []
-    for step in ahead(_steps(parcels, rules, out)):
+    for step in steps:
         if isinstance(step, Ready):
             told += draft_ready(checkpoint, step, rules, out)
         elif isinstance(step, Told):
