@@ -16,7 +16,17 @@ from medvlm.batch.key import run_key
 from medvlm.batch.ledger import Ledger
 from medvlm.batch.outcome import Outcome
 from medvlm.batch.parcel import Parcel
-from medvlm.batch.prepare import Closed, Ready, Rules, Step, Told, prepare, why
+from medvlm.batch.prepare import (
+    Closed,
+    Ready,
+    Rules,
+    Sending,
+    Step,
+    Told,
+    prepare,
+    send_draft,
+    why,
+)
 from medvlm.batch.quarantine import Quarantine
 from medvlm.batch.results import ResultFolder
 
@@ -24,9 +34,11 @@ if TYPE_CHECKING:
     from medvlm.model.checkpoint import Checkpoint
 
 
-def rules_of(checkpoint: Checkpoint, retry_failed: bool = False) -> Rules:
-    """What a checkpoint's drafts are known by."""
-    return Rules(run_key(checkpoint), checkpoint.config.gate, retry_failed)
+def rules_of(
+    checkpoint: Checkpoint, retry_failed: bool = False, send: Sending | None = None
+) -> Rules:
+    """What a checkpoint's drafts are known by, and where they go."""
+    return Rules(run_key(checkpoint), checkpoint.config.gate, retry_failed, send)
 
 
 def draft_parcel(
@@ -38,13 +50,17 @@ def draft_parcel(
 
 
 def draft_parcels(
-    checkpoint: Checkpoint, parcels: Iterable[Parcel], out: ResultFolder, retry_failed: bool = False
+    checkpoint: Checkpoint,
+    parcels: Iterable[Parcel],
+    out: ResultFolder,
+    retry_failed: bool = False,
+    send: Sending | None = None,
 ) -> Iterator[list[Outcome]]:
     """The outcomes of each parcel, in order; the next is read while the model works on one.
 
     Raises CannotWrite; any other failure is an outcome.
     """
-    rules = rules_of(checkpoint, retry_failed)
+    rules = rules_of(checkpoint, retry_failed, send)
     yield from draft_steps(checkpoint, ahead(_steps(parcels, rules, out)), rules, out)
 
 
@@ -93,7 +109,8 @@ def draft_ready(
     seconds = ready.seconds + time.perf_counter() - start
     drafted = Outcome.of_draft(ready.folder, result.draft, seconds=seconds)
     failures = [Outcome.of_failure(item, name) for item in result.failed]
-    return [Told(drafted, ready.folder), *(Told(item, record=name) for item in failures)]
+    told = [Told(drafted, ready.folder), *(Told(item, record=name) for item in failures)]
+    return [*told, *send_draft(ready.folder, study, ready.back)]
 
 
 def close(closed: Closed, told: list[Told], out: ResultFolder) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from medvlm.batch.outcome import Outcome
 from medvlm.batch.parcel import Parcel
+from medvlm.batch.prepare import Sending
 from medvlm.batch.results import ResultFolder
 from medvlm.config.policy import NO_POLICY, PolicyConfig
 
@@ -29,6 +30,7 @@ class Settings:
         total: how many parcels there are, where that is known.
         workers: how many model processes; None: as many as fit.
         device: "auto", "cpu", "cuda" or "cuda:N".
+        send: where drafts go as preliminary reports; None: nowhere.
         run: names this run.
     """
 
@@ -40,6 +42,7 @@ class Settings:
     total: int | None = None
     workers: int | None = None
     device: str = "auto"
+    send: Sending | None = None
     run: str = field(default_factory=lambda: secrets.token_hex(8))
 
     @property

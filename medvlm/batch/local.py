@@ -59,8 +59,10 @@ def _here(parcels: Iterator[Parcel], settings: Settings, notice: Notice) -> Iter
     if settings.device != "auto":
         os.environ[DEVICE] = settings.device
     checkpoint = settings.load()
-    _say(checkpoint.config.status, notice)
-    yield from draft_parcels(checkpoint, parcels, settings.results, settings.retry_failed)
+    tell_status(checkpoint.config.status, notice)
+    yield from draft_parcels(
+        checkpoint, parcels, settings.results, settings.retry_failed, settings.send
+    )
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,7 @@ class _Crew:
         process.ready = True
         if self.rules is None:
             self.rules = hello.rules
-            _say(hello.status, self.notice)
+            tell_status(hello.status, self.notice)
         elif self.rules != hello.rules:
             raise ConfigError(
                 "the checkpoint was exchanged while studies were drafted with it",
@@ -231,6 +233,7 @@ class _Crew:
         self.notice(f"a model process died while it started; {len(self.processes)} go on")
 
 
-def _say(status: str, notice: Notice) -> None:
+def tell_status(status: str, notice: Notice) -> None:
+    """Of the checkpoint: whether it was promoted."""
     if status == "candidate":
         notice("this checkpoint is a candidate that nobody promoted yet")

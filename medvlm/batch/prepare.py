@@ -18,12 +18,14 @@ from medvlm.batch.ledger import Ledger
 from medvlm.batch.outcome import Outcome
 from medvlm.batch.parcel import Parcel, StudyParcel
 from medvlm.batch.quarantine import Quarantine, Record, as_refused
+from medvlm.batch.report_back import Back, send_back
 from medvlm.batch.results import ResultFolder
 from medvlm.config import GateConfig
 from medvlm.dicom.prior import Prior
 from medvlm.dicom.read import Refused
 from medvlm.dicom.study import Study
-from medvlm.errors import InputError
+from medvlm.errors import InputError, MedVLMError
+from medvlm.export.sr_content import Kind
 
 if TYPE_CHECKING:
     from medvlm.draft.admit import Loaded
@@ -37,12 +39,30 @@ DIED = Refused(
 
 
 @dataclass(frozen=True)
+class Sending:
+    """Where drafts go as preliminary reports: a DICOMweb `server`, or the one they came from."""
+
+    server: str | None = None
+    kind: Kind = "basic"
+
+    def address(self, parcel: Parcel) -> str | None:
+        """The server for a parcel's drafts; None where nobody named one."""
+        return self.server or getattr(parcel, "server_url", None)
+
+
+@dataclass(frozen=True)
 class Rules:
     """What decides whether a study is drafted: the run's key, the gate, the caller's wish."""
 
     run: str
     gate: GateConfig
     retry_failed: bool = False
+    send: Sending | None = None
+
+    @property
+    def parcels(self) -> str:
+        """What a parcel is remembered with: one whose drafts were not sent is opened again."""
+        return self.run if self.send is None else f"{self.run} {self.send}"
 
 
 @dataclass(frozen=True)
@@ -50,6 +70,7 @@ class Ready:
     """A study to draft into `folder`, its images decoded. Can be pickled.
 
     `files`: the sha256 of each file by the name shown to people. `seconds`: how long it took.
+    `back`: what is needed to send the draft back, where that is wished.
     """
 
     study: Study
@@ -60,6 +81,7 @@ class Ready:
     loaded: Loaded = field(repr=False)
     loaded_prior: Loaded | None = field(repr=False)
     seconds: float
+    back: Back | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -93,7 +115,8 @@ def prepare(parcel: Parcel, rules: Rules, out: ResultFolder) -> Generator[Step]:
         yield Told(Outcome.of_failure(why(error, parcel.name)))
         yield Closed()
         return
-    key = parcel_key(rules.run, mark or parcel.name)
+    key = parcel_key(rules.parcels, mark or parcel.name)
+    send = rules.send.address(parcel) if rules.send else None
     if (known := _known(parcel, mark is not None, key, rules, out)) is not None:
         yield from known
         yield Closed()
@@ -102,7 +125,7 @@ def prepare(parcel: Parcel, rules: Rules, out: ResultFolder) -> Generator[Step]:
         with out.scratch() as scratch:
             contents = parcel.open(scratch)
             for study, prior in zip(contents.studies, contents.priors, strict=True):
-                yield from _study(study, prior, rules, out)
+                yield from _study(study, prior, rules, out, send)
         failed, whole = contents.reading.failed, not contents.studies
     except CannotWrite:
         raise
@@ -141,9 +164,12 @@ def _known(
 
 
 def _study(
-    study: Study, prior: Prior | None, rules: Rules, out: ResultFolder
+    study: Study, prior: Prior | None, rules: Rules, out: ResultFolder, send: str | None
 ) -> Iterator[Ready | Told]:
     from medvlm.draft.admit import load_study
+
+    def back() -> Back | None:
+        return Back.of(study, send, rules.send.kind) if send and rules.send else None
 
     start = time.perf_counter()
     quarantine, shown = Quarantine(out.path), study.instances[0].file
@@ -159,6 +185,7 @@ def _study(
         draft = out.finished(folder, key)
         if draft and (record is None or (record.drafted and not rules.retry_failed)):
             yield Told(Outcome.of_draft(folder, draft, resumed=True), folder)
+            yield from send_draft(folder, study, back())
         if record and not rules.retry_failed and (draft or not record.drafted):
             yield from _failed_before(record, name, files, shown, name)
             return
@@ -167,7 +194,7 @@ def _study(
         loaded = load_study(study, rules.gate)
         before = _load_prior(prior, rules.gate)
         took = time.perf_counter() - start
-        yield Ready(study, prior, folder, key, files, loaded, before, took)
+        yield Ready(study, prior, folder, key, files, loaded, before, took, back())
     except CannotWrite:
         raise
     except Exception as error:
@@ -197,13 +224,27 @@ def give_up(parcel: Parcel, rules: Rules, out: ResultFolder) -> Outcome:
             key = draft_key(rules.run, parcel.study, parcel.prior)
             files = sha256_by_file(parcel.study, parcel.prior)
         else:
-            key = parcel_key(rules.run, parcel.mark() or parcel.name)
+            key = parcel_key(rules.parcels, parcel.mark() or parcel.name)
     except InputError:
         pass  # it is gone: there is nothing to remember it by
     failure = why(InputError(DIED.message, remedy=DIED.remedy, code=DIED.code), parcel.name)
     if key is not None:
         Quarantine(out.path).put(name, key, [failure], files, again=rules.retry_failed)
     return Outcome.of_failure(failure, study)
+
+
+def send_draft(folder: Path, study: Study, back: Back | None) -> list[Told]:
+    """Sends a finished draft back, once. A failure loses nothing: every run tries again."""
+    if back is None:
+        return []
+    try:
+        send_back(folder, study, back.server, back.kind, back.headers)
+    except CannotWrite:
+        raise
+    except MedVLMError as error:
+        refused = Refused(study.instances[0].file, error.code, error.message, error.remedy)
+        return [Told(Outcome.of_failure(refused, folder.name))]
+    return []
 
 
 def why(error: Exception, file: str) -> Refused:

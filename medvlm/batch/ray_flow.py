@@ -14,8 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import pickle
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -23,30 +22,20 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
-from medvlm.batch.parcel import Parcel
-from medvlm.batch.ray_work import Answer, Buffer, Drafter, Greeting, Job, open_chunk
+from medvlm.batch.parcel import Parcel, StudyParcel
+from medvlm.batch.ray_work import (
+    Answer,
+    Buffer,
+    Drafter,
+    Greeting,
+    Job,
+    Places,
+    open_chunk,
+)
 
 INIT_DEATHS = 8  # of processes that load a model, one after another, before the run is given up
 _NOTHING = pickle.dumps([])
 _BYTES = pa.large_binary()
-
-
-@dataclass(frozen=True)
-class Places:
-    """How many processes draft and how many open, and what each takes of a machine.
-
-    A process that opens takes no core where the models take them all: it has little to do.
-    """
-
-    models: int
-    openers: int
-    gpus: int = 0
-    opener_cpus: int = 0
-
-    @property
-    def window(self) -> int:
-        """Chunks on their way that keep everybody at work."""
-        return 2 * self.models + self.openers + 1
 
 
 class _Feed:
@@ -99,17 +88,21 @@ class _Feed:
 
 
 class Flow:
-    """A run's stream. `closed` when it has been left, however."""
+    """A run's stream, of a run that holds its parcels until they are answered."""
 
     def __init__(self, job: Job, places: Places) -> None:
-        self.job = job
+        self.job, self.places = job, places
         self.feed: Any = ray.remote(_Feed).options(num_cpus=0).remote()
-        self.answered = 0
+        self.held: dict[int, Sequence[Parcel]] = {}
+        self.count = 0
         self.dataset = _dataset(job, self.feed, places)
 
     def put(self, parcels: Sequence[Parcel]) -> None:
         """Lets a chunk in."""
-        ray.get(self.feed.put.remote(pickle.dumps(list(parcels))))
+        light = [item.light() if isinstance(item, StudyParcel) else item for item in parcels]
+        ray.get(self.feed.put.remote(pickle.dumps(light)))
+        self.held[self.count] = parcels
+        self.count += 1
 
     def end(self) -> None:
         """There are no more chunks."""
@@ -120,23 +113,25 @@ class Flow:
         greeting: Greeting = ray.get(self.feed.greeting.remote())
         return greeting
 
-    def answers(self) -> Iterator[Answer]:
+    def answers(self) -> Generator[Answer]:
         """Of each chunk, as they come."""
-        batches = iter(
-            self.dataset.iter_batches(
-                batch_size=None, batch_format="pyarrow", prefetch_batches=0
-            )
+        batches: Any = iter(
+            self.dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
         )
-        with contextlib.closing(batches):  # type: ignore[type-var]
+        with contextlib.closing(batches):
             for table in batches:
                 for row in table.to_pylist():
-                    self.job.forget(row["chunk"])
-                    self.feed.drop.remote(row["chunk"])
+                    self._forget(row["chunk"])
                     yield pickle.loads(row["answer"])
 
     def close(self) -> None:
-        """Whoever waits for the feed stops waiting."""
+        """Whoever waits for a chunk stops waiting."""
         ray.kill(self.feed)
+
+    def _forget(self, chunk: int) -> None:
+        self.job.forget(chunk)
+        self.feed.drop.remote(chunk)
+        del self.held[chunk]
 
 
 class _Source(Datasource):
@@ -193,8 +188,7 @@ def _dataset(job: Job, feed: Any, places: Places) -> Dataset:
             batch_format="pyarrow",
             fn_kwargs={"job": job, "feed": feed},
             concurrency=places.openers,
-            num_cpus=places.opener_cpus,
-            max_retries=-1,  # until a parcel that kills is given up
+            num_cpus=places.cores,
         )
         return opened.map_batches(
             _Model,

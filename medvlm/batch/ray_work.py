@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,20 +20,44 @@ from medvlm.batch.ahead import ahead
 from medvlm.batch.drafting import draft_steps, rules_of
 from medvlm.batch.engine import DEVICE, Settings
 from medvlm.batch.files import CannotWrite, lines
+from medvlm.batch.local import MOST_DEATHS
 from medvlm.batch.outcome import Outcome
 from medvlm.batch.parcel import Parcel
-from medvlm.batch.prepare import Closed, Ready, Rules, Step, Told, give_up, prepare
+from medvlm.batch.prepare import Ready, Rules, Step, give_up, prepare
 from medvlm.batch.results import CLAIMS
 from medvlm.batch.worker import Hello, Stopped
 from medvlm.errors import ConfigError, MedVLMError
 
-MOST_DEATHS = 2
 CARRIED_BYTES = 128 << 20  # of decoded images in a chunk; a parcel with more is opened by the model
 _OPENED, _DRAFTED = "opened", "drafted"
 
 Buffer = bytes | memoryview
 Greeting = Hello | Stopped
+Heading = list[tuple[Parcel, int | None, int]]
 Answer = list[list[Outcome]] | Stopped
+
+
+@dataclass(frozen=True)
+class Places:
+    """How many processes draft and how many open, and what each takes of a machine.
+
+    `cores`: of a process that opens; none where the models take all, for it has little to do.
+    """
+
+    device: str
+    models: int
+    openers: int
+    cores: int = 0
+
+    @property
+    def gpus(self) -> int:
+        """Of a model."""
+        return int(self.device == "cuda")
+
+    @property
+    def window(self) -> int:
+        """Chunks on their way that keep everybody at work."""
+        return 2 * self.models + self.openers + 1
 
 
 @dataclass(frozen=True)
@@ -66,24 +91,20 @@ class Job:
 class Journal:
     """What was begun and what is done: a process that dies leaves the first without the second.
 
-    `done`: results by number, as an earlier process left them.
+    `done`: results by number, as earlier processes left them; `deaths`: how many died, by number.
     """
 
     def __init__(self, place: Path) -> None:
         self.place = place
         self.done: dict[int, Any] = {}
-        self._begun: dict[int, int] = {}
+        self.deaths: Counter[int] = Counter()
         for line in lines(place):
             number, _, result = line.partition(" ")
             if number.isdecimal() and not result:
-                self._begun[int(number)] = self.deaths(int(number)) + 1
+                self.deaths[int(number)] += 1
             elif number.isdecimal() and result.endswith("."):  # else it was cut off
-                self._begun.pop(int(number), None)
+                del self.deaths[int(number)]
                 self.done[int(number)] = pickle.loads(bytes.fromhex(result[:-1]))
-
-    def deaths(self, number: int) -> int:
-        """How many processes died over it."""
-        return self._begun.get(number, 0)
 
     def begin(self, number: int) -> None:
         """Raises CannotWrite."""
@@ -102,25 +123,25 @@ class Journal:
             raise CannotWrite from error
 
 
-def open_chunk(
-    job: Job, greeting: Greeting, chunk: int, parcels: Sequence[Parcel]
-) -> list[bytes]:
+def open_chunk(job: Job, greeting: Greeting, chunk: int, parcels: Sequence[Parcel]) -> list[bytes]:
     """A chunk as it travels to a model: a heading, then every step of its parcels.
 
-    The heading names each parcel and how many steps it has; None: they are too much to carry, and
-    the parcel is opened beside the model.
+    The heading has each parcel, how many steps of it follow, and how many processes died over it.
+    None follow (None) where they are too much to carry, or where a process died over the chunk: the
+    parcel is opened beside the model, which Ray starts again as often as it takes.
     """
     if isinstance(greeting, Stopped):
         return [pickle.dumps(greeting)]
     job.begin()
     journal = job.journal(chunk, _OPENED)
-    heading: list[tuple[Parcel, int | None]] = []
+    heading: Heading = []
     carried: list[bytes] = []
     left = CARRIED_BYTES
     try:
         for number, parcel in enumerate(parcels):
             steps = _opened(job, greeting.rules, journal, number, parcel, left)
-            heading.append((parcel, None if steps is None else len(steps)))
+            count = None if steps is None else len(steps)
+            heading.append((parcel, count, journal.deaths[number]))
             carried += steps or []
             left -= sum(map(len, steps or []))
     except Exception as error:
@@ -132,11 +153,8 @@ def _opened(
     job: Job, rules: Rules, journal: Journal, number: int, parcel: Parcel, most: int
 ) -> list[bytes] | None:
     told: list[bytes] | None = journal.done.get(number)
-    if told is not None:
+    if told is not None or journal.deaths:
         return told
-    if journal.deaths(number) >= MOST_DEATHS:
-        lost = give_up(parcel, rules, job.settings.results)
-        return [pickle.dumps(Told(lost)), pickle.dumps(Closed())]
     journal.begin(number)
     with contextlib.closing(prepare(parcel, rules, job.settings.results)) as steps:
         carried, images = _within(most, steps)
@@ -184,19 +202,22 @@ class Drafter:
         # One thread, for sums are rounded otherwise with another number of them.
         torch.set_num_threads(1)
         self.checkpoint = self.job.settings.load()
-        self.rules = rules_of(self.checkpoint, self.job.settings.retry_failed)
+        self.rules = rules_of(
+            self.checkpoint, self.job.settings.retry_failed, self.job.settings.send
+        )
 
     def draft(self, chunk: int, pieces: Sequence[Buffer]) -> Answer:
         """The outcomes of each parcel of an opened chunk, or why the run cannot go on."""
         if self.stopped is not None:
             return self.stopped
-        heading: list[tuple[Parcel, int | None]] | Stopped = pickle.loads(pieces[0])
+        heading: Heading | Stopped = pickle.loads(pieces[0])
         if isinstance(heading, Stopped):
             return heading
         journal = self.job.journal(chunk, _DRAFTED)
         answer, place = [], 1
         try:
-            for number, (parcel, count) in enumerate(heading):
+            for number, (parcel, count, deaths) in enumerate(heading):
+                journal.deaths[number] += deaths
                 carried = None if count is None else pieces[place : place + count]
                 answer.append(self._parcel(journal, number, parcel, carried))
                 place += count or 0
@@ -211,20 +232,19 @@ class Drafter:
             known: list[Outcome] = journal.done[number]
             return known
         results = self.job.settings.results
-        if journal.deaths(number) >= MOST_DEATHS:
+        if journal.deaths[number] >= MOST_DEATHS:
             outcomes = [give_up(parcel, self.rules, results)]
         else:
+            # After a death some of it may be drafted already.
+            fresh = carried is None or journal.deaths[number] > 0
             journal.begin(number)
-            steps = self._steps(parcel, carried)
+            steps = self._opened(parcel) if fresh else map(pickle.loads, carried or ())
             (outcomes,) = draft_steps(self.checkpoint, steps, self.rules, results)
         journal.end(number, outcomes)
         return outcomes
 
-    def _steps(self, parcel: Parcel, carried: Sequence[Buffer] | None) -> Iterator[Step]:
-        if carried is not None:
-            return map(pickle.loads, carried)
-        steps: Generator[Step] = prepare(parcel, self.rules, self.job.settings.results)
-        return ahead(steps)
+    def _opened(self, parcel: Parcel) -> Iterator[Step]:
+        return ahead(prepare(parcel, self.rules, self.job.settings.results))
 
 
 def stopped(error: Exception, what: str = "an error of medvlm's own") -> Stopped:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 
@@ -32,7 +33,27 @@ SENT = ".sent"
 _NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def send_back(folder: Path, study: Study, server_url: str, kind: Kind = "basic") -> bool:
+@dataclass(frozen=True)
+class Back:
+    """The way back of a study's draft. `headers` of its images: the files may be gone by then."""
+
+    server: str
+    kind: Kind
+    headers: tuple[Dataset, ...] = field(repr=False)
+
+    @classmethod
+    def of(cls, study: Study, server: str, kind: Kind) -> Back:
+        """Reads the headers. Raises InputError."""
+        return cls(server, kind, tuple(_header(one) for one in study.instances if one.is_dicom))
+
+
+def send_back(
+    folder: Path,
+    study: Study,
+    server_url: str,
+    kind: Kind = "basic",
+    headers: Sequence[Dataset] | None = None,
+) -> bool:
     """Stores the draft in `folder` (draft.json) on a server, once; whether it went there now.
 
     A study that the gate refused, and a picture that is not DICOM, have nothing to send. What was
@@ -41,7 +62,7 @@ def send_back(folder: Path, study: Study, server_url: str, kind: Kind = "basic")
 
     Args:
         folder: of the study's results, with its draft.json.
-        study: with its files still in place, for the headers.
+        study: with its files still in place, unless `headers` of its images are given.
         server_url: as `dicomweb.Server.of` takes it.
         kind: "basic" for every viewer, "comprehensive" with codes, probabilities and regions.
 
@@ -56,7 +77,7 @@ def send_back(folder: Path, study: Study, server_url: str, kind: Kind = "basic")
     if not draft.input_check.accepted or study.study_instance_uid is None:
         return False
     report = to_report(draft, study)
-    ds = to_sr(report, _headers(study, report), kind)
+    ds = to_sr(report, _of_images(headers, report) or _headers(study, report), kind)
     uid = str(ds.SOPInstanceUID)
     sent = _sent(folder)
     if uid in sent.get(server.address, ()):
@@ -145,6 +166,11 @@ def _images(draft: Draft, study: Study, id: str) -> tuple[ImageRow, ...]:
         for number, (uid, one) in enumerate(by_uid.items())
         if uid in wanted
     )
+
+
+def _of_images(headers: Sequence[Dataset] | None, report: Report) -> list[Dataset]:
+    wanted = {row.sop_instance_uid for row in report.images}
+    return [ds for ds in headers or () if ds.get("SOPInstanceUID") in wanted]
 
 
 def _headers(study: Study, report: Report) -> list[Dataset]:

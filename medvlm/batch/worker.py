@@ -75,9 +75,15 @@ def _work(settings: Settings, given: SimpleQueue[Parcel], replies: IO[bytes]) ->
     # One thread, for sums are rounded otherwise with another number of them.
     torch.set_num_threads(1)
     checkpoint = settings.load()
-    send(replies, Hello(rules_of(checkpoint, settings.retry_failed), checkpoint.config.status))
+    send(
+        replies,
+        Hello(rules_of(checkpoint, settings.retry_failed, settings.send), checkpoint.config.status),
+    )
     parcels = _parcels(given)
-    for outcomes in draft_parcels(checkpoint, parcels, settings.results, settings.retry_failed):
+    drafted = draft_parcels(
+        checkpoint, parcels, settings.results, settings.retry_failed, settings.send
+    )
+    for outcomes in drafted:
         send(replies, Done(outcomes))
 
 

@@ -12,10 +12,12 @@ from typing import Annotated
 import typer
 from rich.progress import Progress
 
+from medvlm.batch.dicomweb import SCHEME, Server
 from medvlm.batch.drafting import draft_parcel
 from medvlm.batch.engine import Settings
 from medvlm.batch.local import LocalEngine
 from medvlm.batch.parcel import StudyParcel
+from medvlm.batch.prepare import Sending
 from medvlm.batch.quarantine import Quarantine
 from medvlm.batch.results import ResultFolder
 from medvlm.batch.sources import parcels
@@ -36,9 +38,11 @@ from medvlm.cli.run import Report, followed
 from medvlm.config.policy import site_policy
 from medvlm.dicom.study import group_studies
 from medvlm.errors import MissingExtra, UsageError
+from medvlm.export.sr_content import Kind
 from medvlm.image.geometry import Box
 from medvlm.resources import sample_film
 
+SOURCE = "source"
 DEMO_REGION = Box(1050, 1000, 500, 500)
 DEMO_QUESTIONS = (("Where is the left lung?", None), ("What is in this region?", DEMO_REGION))
 
@@ -59,6 +63,16 @@ Workers = Annotated[
     typer.Option("--workers", min=1, help="Model processes; else as many as fit the machine."),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+SendSr = Annotated[
+    str | None,
+    typer.Option(
+        "--send-sr",
+        metavar="SERVER|source",
+        help="Store each draft as a preliminary structured report on this DICOMweb server "
+        "(dicomweb+https://...), or on the one that the studies come from.",
+    ),
+]
+SrKind = Annotated[Kind, typer.Option("--sr-kind", help="Basic text, or with codes and regions.")]
 RetryFailed = Annotated[
     bool, typer.Option("--retry-failed", help="Try studies again that failed in an earlier run.")
 ]
@@ -75,6 +89,8 @@ def draft(
     retry_failed: RetryFailed = False,
     workers: Workers = None,
     device: Device = "auto",
+    send_sr: SendSr = None,
+    sr_kind: SrKind = "basic",
     as_json: AsJson = False,
 ) -> None:
     """Drafts every study into OUT/<study>/ (draft.json, draft.md, overlay.png, crops/).
@@ -103,6 +119,7 @@ def draft(
         retry_failed=retry_failed,
         workers=workers,
         device=device,
+        send=_sending(send_sr, sr_kind, given, manifest),
     )
     with contextlib.closing(Report(out)) as report:
         with settings.results.in_use():
@@ -119,6 +136,22 @@ def draft(
         report.tell_failures()
         if report.failed.count:
             raise typer.Exit(1)
+
+
+def _sending(
+    server: str | None, kind: Kind, inputs: list[str], manifest: str | None
+) -> Sending | None:
+    """Raises UsageError for an address that is none, or where no server is a study's source."""
+    if server is None:
+        return None
+    if server != SOURCE:
+        return Sending(Server.of(server).address, kind)
+    if manifest is not None or not all(text.startswith(SCHEME) for text in inputs):
+        raise UsageError(
+            "--send-sr source: some studies come from no server",
+            remedy="give the server's address, dicomweb+https://...",
+        )
+    return Sending(None, kind)
 
 
 def _run(

@@ -54,6 +54,13 @@ class VisionLanguageModel(nn.Module):
         self.probe = nn.Linear(self.language.width, len(FINDINGS) + len(ATTRIBUTES))
 
     @property
+    def learner(self) -> LanguageModel:
+        """The language model, where it can learn. Raises TypeError for a compiled one."""
+        if not isinstance(self.language, LanguageModel):
+            raise TypeError("a compiled language model cannot learn")
+        return self.language
+
+    @property
     def device(self) -> torch.device:
         """Where images are looked at."""
         return self.probe.weight.device

@@ -143,7 +143,7 @@ class Stage(Lesson):
         # A model that was loaded from a checkpoint comes frozen.
         self.model.connector.requires_grad_(True)
         self.model.probe.requires_grad_(True)
-        for parameter in self.model.language.adapter_parameters().values():
+        for parameter in self.model.learner.adapter_parameters().values():
             parameter.requires_grad_(self.adapts)
         if self.settings.encoder_stages:
             self.encoder.requires_grad_(True)
@@ -153,7 +153,7 @@ class Stage(Lesson):
         rate = self.settings.learning_rate
         learned = [*self.model.connector.parameters(), *self.model.probe.parameters()]
         if self.adapts:
-            learned += self.model.language.adapter_parameters().values()
+            learned += self.model.learner.adapter_parameters().values()
         groups = [{"params": learned, "lr": rate}]
         if self.settings.encoder_stages:
             seeing = [*self.encoder.parameters(), *self.heads.parameters()]
@@ -178,7 +178,7 @@ class Stage(Lesson):
         named = named_tensors(connector=self.model.connector, probe=self.model.probe)
         if self.settings.encoder_stages:
             named |= named_tensors(vision=self.model.vision)
-        adapters = self.model.language.adapter_parameters()
+        adapters = self.model.learner.adapter_parameters()
         return named | {f"lora.{name}": p.data for name, p in adapters.items()}
 
     def prepare(self, chunk: Chunk, epoch: int) -> Asked:
@@ -215,7 +215,7 @@ class Stage(Lesson):
             said = self.model.probe(sight.tokens.mean(dim=1)).float()
             probe = masked_bce(said, batch.labels.to(device))
             if self.speaks:
-                spoken = self.model.language.answer_loss(self.model.sequences(sight, batch.turns))
+                spoken = self.model.learner.answer_loss(self.model.sequences(sight, batch.turns))
         loss = spoken + self.settings.probe_weight * probe + seen
         return loss, {"spoken_loss": spoken, "probe_loss": probe, "vision_loss": seen}
 

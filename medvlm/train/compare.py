@@ -159,7 +159,7 @@ def _aligned(
 ) -> tuple[Scores, dict[str, float]]:
     folder = align(config, "compared", "0", llm_path)
     model = load_checkpoint(str(folder), llm_path).model
-    trained = [*model.connector.parameters(), *model.language.adapter_parameters().values()]
+    trained = [*model.connector.parameters(), *model.learner.adapter_parameters().values()]
     size = config.model.encoder.size
     with torch.no_grad():
         tokens = model.glimpse(torch.zeros(1, 1, size, size)).tokens.shape[1]

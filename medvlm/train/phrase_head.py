@@ -17,8 +17,8 @@ from torch import Tensor
 from medvlm.draft.anatomy import Mask, Part, part_masks
 from medvlm.draft.locate import DENSE_OPACITY, LungSide, lung_masks
 from medvlm.model.encoder import Features
-from medvlm.model.language import LanguageModel
 from medvlm.model.phrase_head import PhraseHead
+from medvlm.model.prompting import Prompter
 from medvlm.model.vision import VisionModel
 from medvlm.train.films import FilmStore
 from medvlm.train.losses import dice_loss
@@ -54,7 +54,7 @@ class Example(NamedTuple):
 
 
 def fit_phrase_head(
-    vision: VisionModel, language: LanguageModel, store: FilmStore, size: int
+    vision: VisionModel, language: Prompter, store: FilmStore, size: int
 ) -> PhraseHead | None:
     """The head, taught on training films of `store`; None if none has a lung mask."""
     random = np.random.default_rng(SEED)

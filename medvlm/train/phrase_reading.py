@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from medvlm.draft.anatomy import PARTS, SIDES, Part
-from medvlm.model.language import LanguageModel
 from medvlm.model.phrase_head import CHOICES, KINDS, Kind, PhraseHead
+from medvlm.model.prompting import Prompter
 from medvlm.train.phrase_words import OTHERS, Wording, taught_wordings
 
 RIDGE, RIDGE_OF_WORDS = 0.3, 0.1
@@ -35,7 +35,7 @@ class Taught(NamedTuple):
     own: dict[Meaning, dict[str, list[int]]]
 
     @classmethod
-    def of(cls, language: LanguageModel) -> Taught:
+    def of(cls, language: Prompter) -> Taught:
         told = taught_wordings()
         own: dict[Meaning, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
         for i, wording in enumerate(told):
@@ -64,7 +64,7 @@ def fit_choices(head: PhraseHead, taught: Taught) -> None:
     _set(head.choices, *map(np.concatenate, zip(*fitted, strict=True)))
 
 
-def fit_familiarity(head: PhraseHead, taught: Taught, language: LanguageModel) -> None:
+def fit_familiarity(head: PhraseHead, taught: Taught, language: Prompter) -> None:
     """Sets and freezes what is near: the words of parts of the lungs, against others."""
     known = sorted({w for own in taught.wordings if own.kind == "part" for w in own.text.split()})
     others = sorted({w for other in OTHERS for w in other.split()})
