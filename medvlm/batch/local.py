@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from threading import Thread
 
-from medvlm.batch.capacity import process_devices
+from medvlm.batch.capacity import devices, process_devices
 from medvlm.batch.drafting import draft_parcels
 from medvlm.batch.engine import DEVICE, Settings
 from medvlm.batch.outcome import Outcome
@@ -56,13 +56,22 @@ class LocalEngine:
 
 
 def _here(parcels: Iterator[Parcel], settings: Settings, notice: Notice) -> Iterator[list[Outcome]]:
-    if settings.device != "auto":
-        os.environ[DEVICE] = settings.device
+    import torch
+
+    os.environ[DEVICE] = devices(settings.device)[0]
+
+    # Whatever the number of threads, ONNX Runtime sums alike and PyTorch does not: a study drafted
+    # here is to equal one drafted in a process of its own.
+    threads = torch.get_num_threads()
     checkpoint = settings.load()
-    tell_status(checkpoint.config.status, notice)
-    yield from draft_parcels(
-        checkpoint, parcels, settings.results, settings.retry_failed, settings.send
-    )
+    torch.set_num_threads(1)
+    try:
+        tell_status(checkpoint.config.status, notice)
+        yield from draft_parcels(
+            checkpoint, parcels, settings.results, settings.retry_failed, settings.send
+        )
+    finally:
+        torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)

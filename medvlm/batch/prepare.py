@@ -24,7 +24,7 @@ from medvlm.config import GateConfig
 from medvlm.dicom.prior import Prior
 from medvlm.dicom.read import Refused
 from medvlm.dicom.study import Study
-from medvlm.errors import InputError, MedVLMError
+from medvlm.errors import InputError, MedVLMError, ServerError
 from medvlm.export.sr_content import Kind
 
 if TYPE_CHECKING:
@@ -129,6 +129,10 @@ def prepare(parcel: Parcel, rules: Rules, out: ResultFolder) -> Generator[Step]:
         failed, whole = contents.reading.failed, not contents.studies
     except CannotWrite:
         raise
+    except ServerError as error:  # it may be up again when the run is repeated
+        yield Told(Outcome.of_failure(why(error, parcel.name)))
+        yield Closed()
+        return
     except Exception as error:
         failed, whole = [why(error, parcel.name)], True
     if failed:
