@@ -31,6 +31,7 @@ from medvlm.draft.look import look_at
 from medvlm.image.load import ImageInput
 from medvlm.model.checkpoint import Checkpoint, load_checkpoint
 from medvlm.model.language import LanguageModel, Turn
+from medvlm.model.runtime.language import CompiledLanguage
 from medvlm.model.runtime.load import load_ready
 from medvlm.model.vlm import Sight
 
@@ -103,7 +104,10 @@ class Product:
 
     @torch.inference_mode()
     def cold(self, grey: Grey, question: str) -> str:
-        """The first token over an image [H, W]."""
+        """The first token over an image [H, W], of which nothing is remembered."""
+        language = self.checkpoint.model.language
+        if isinstance(language, CompiledLanguage):
+            language.known.clear()  # another way may have read the same image
         self.sight = self.look(self.checkpoint, grey)
         return self.warm(question)
 

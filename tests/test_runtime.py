@@ -17,9 +17,11 @@ from medvlm.dicom.read import read_inputs
 from medvlm.dicom.study import group_studies
 from medvlm.draft.compose import draft_study
 from medvlm.draft.look import look_at
-from medvlm.errors import CheckpointError, ConfigError
+from medvlm.errors import CheckpointError, ConfigError, UsageError
 from medvlm.image.load import ImageInput
 from medvlm.model.checkpoint import CheckpointConfig, load_checkpoint, save_checkpoint
+from medvlm.model.extras import Extras
+from medvlm.model.heads import DenseHead
 from medvlm.model.language import LanguageModel, Turn
 from medvlm.model.runtime import artefact
 from medvlm.model.runtime.artefact import LANGUAGE, MANIFEST, artefact_dir, compiled_files
@@ -208,3 +210,41 @@ def test_the_default_drafts_the_sample_as_in_pytorch(monkeypatch: pytest.MonkeyP
     same = sum(a.text == b.text for a, b in zip(ours.findings, theirs.findings, strict=True))
     assert same >= len(ours.findings) - 3
     assert ours.stability == theirs.stability
+
+
+def test_a_question_beyond_what_the_model_knows_is_refused(compiling: Path) -> None:
+    for own in (load_ready(), load_checkpoint()):
+        (seen,) = look_at(own, [film()])
+        assert own.model.write(seen.sight, [Turn("mass? " * 300)], 1)
+        long = Turn("mass? " * own.model.language.longest)
+        with pytest.raises(UsageError, match="too long"):
+            own.model.write(seen.sight, [long], 1)
+        with pytest.raises(UsageError, match="too long"):
+            own.model.margins(seen.sight, [long])
+
+
+def test_a_part_that_fails_to_build_costs_nothing_but_speed(
+    compiling: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Odd(Exception):
+        """As ONNX Runtime's: no RuntimeError."""
+
+    def fail(*_: object) -> None:
+        raise Odd
+
+    monkeypatch.setattr(artefact, "same_maps", fail)
+    monkeypatch.setattr(artefact, "llama_graph", fail)
+    ready = load_ready()
+    assert isinstance(ready.model.language, LanguageModel)
+    assert not isinstance(ready.model.vision.encoder, CompiledEncoder)
+    beside = artefact_dir(ready.config).parent
+    assert not [path for path in beside.iterdir() if path.name.startswith(".compiled")]
+
+
+def test_what_meets_an_encoders_maps_goes_where_the_encoder_goes(compiling: Path) -> None:
+    checkpoint = load_checkpoint()
+    channels = checkpoint.model.vision.encoder.channels
+    extras = Extras(opacity=DenseHead(channels, 8))
+    there = extras.to(torch.device("meta"))
+    assert there.opacity is not None
+    assert {p.device.type for p in there.opacity.parameters()} == {"meta"}

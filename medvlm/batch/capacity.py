@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 from medvlm.batch.engine import Settings
-from medvlm.errors import ConfigError
+from medvlm.errors import ConfigError, UsageError
 
 PROCESS_BYTES = 1_500_000_000  # a model, a study in work and one decoded ahead
 WORTH_A_PROCESS = 4  # studies, under which loading a model takes longer than it saves
 UNLIMITED = 1 << 62
+DEVICE_NAME = re.compile(r"auto|cpu|cuda(:\d+)?", re.ASCII)
 
 
 def devices(wanted: str) -> list[str]:
-    """The devices to give processes to: GPUs, or ["cpu"]. Raises ConfigError."""
+    """The devices to give processes to: GPUs, or ["cpu"].
+
+    Raises UsageError for a name that is none, ConfigError where there is no GPU.
+    """
+    if not DEVICE_NAME.fullmatch(wanted):
+        raise UsageError(f"--device: there is no {wanted}", remedy="auto, cpu, cuda or cuda:N")
     if wanted == "cpu" or wanted.startswith("cuda:"):
         return [wanted]
     if count := gpu_count():

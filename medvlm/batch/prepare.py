@@ -115,9 +115,9 @@ def prepare(parcel: Parcel, rules: Rules, out: ResultFolder) -> Generator[Step]:
         yield Told(Outcome.of_failure(why(error, parcel.name)))
         yield Closed()
         return
-    key = parcel_key(rules.parcels, mark or parcel.name)
+    key = parcel_key(rules.run, mark or parcel.name)
     send = rules.send.address(parcel) if rules.send else None
-    if (known := _known(parcel, mark is not None, key, rules, out)) is not None:
+    if (known := _known(parcel, mark, key, rules, out)) is not None:
         yield from known
         yield Closed()
         return
@@ -140,15 +140,16 @@ def prepare(parcel: Parcel, rules: Rules, out: ResultFolder) -> Generator[Step]:
         yield from (Told(Outcome.of_failure(item), record=name) for item in failed)
     else:
         quarantine.release(name)
-    yield Closed(key if mark is not None else None)
+    yield Closed(parcel_key(rules.parcels, mark) if mark is not None else None)
 
 
 def _known(
-    parcel: Parcel, marked: bool, key: str, rules: Rules, out: ResultFolder
+    parcel: Parcel, mark: str | None, key: str, rules: Rules, out: ResultFolder
 ) -> list[Told] | None:
     """What an earlier run made of the parcel, if nothing of it is to be done again."""
     quarantine, name = Quarantine(out.path), _record_name(parcel)
-    if not marked or (entry := Ledger(out.path).entry(key)) is None:
+    entry = Ledger(out.path).entry(parcel_key(rules.parcels, mark)) if mark is not None else None
+    if entry is None:
         record = quarantine.record(name, key)
         if record is None or record.drafted or rules.retry_failed:
             return None
@@ -173,7 +174,15 @@ def _study(
     from medvlm.draft.admit import load_study
 
     def back() -> Back | None:
-        return Back.of(study, send, rules.send.kind) if send and rules.send else None
+        if send is None or rules.send is None:
+            return None
+        try:
+            return Back.of(study, send, rules.send.kind)
+        except Exception as error:  # whatever a header is like, the draft is worth having
+            unsent.append(_unsent(study, why(error, shown)))
+            return None
+
+    unsent: list[Told] = []
 
     start = time.perf_counter()
     quarantine, shown = Quarantine(out.path), study.instances[0].file
@@ -190,6 +199,7 @@ def _study(
         if draft and (record is None or (record.drafted and not rules.retry_failed)):
             yield Told(Outcome.of_draft(folder, draft, resumed=True), folder)
             yield from send_draft(folder, study, back())
+            yield from unsent
         if record and not rules.retry_failed and (draft or not record.drafted):
             yield from _failed_before(record, name, files, shown, name)
             return
@@ -199,6 +209,7 @@ def _study(
         before = _load_prior(prior, rules.gate)
         took = time.perf_counter() - start
         yield Ready(study, prior, folder, key, files, loaded, before, took, back())
+        yield from unsent
     except CannotWrite:
         raise
     except Exception as error:
@@ -228,7 +239,7 @@ def give_up(parcel: Parcel, rules: Rules, out: ResultFolder) -> Outcome:
             key = draft_key(rules.run, parcel.study, parcel.prior)
             files = sha256_by_file(parcel.study, parcel.prior)
         else:
-            key = parcel_key(rules.parcels, parcel.mark() or parcel.name)
+            key = parcel_key(rules.run, parcel.mark() or parcel.name)
     except InputError:
         pass  # it is gone: there is nothing to remember it by
     failure = why(InputError(DIED.message, remedy=DIED.remedy, code=DIED.code), parcel.name)
@@ -247,8 +258,15 @@ def send_draft(folder: Path, study: Study, back: Back | None) -> list[Told]:
         raise
     except MedVLMError as error:
         refused = Refused(study.instances[0].file, error.code, error.message, error.remedy)
-        return [Told(Outcome.of_failure(refused, folder.name))]
+        return [_unsent(study, refused)]
+    except Exception as error:
+        return [_unsent(study, why(error, study.instances[0].file))]
     return []
+
+
+def _unsent(study: Study, failure: Refused) -> Told:
+    """Without a record: the draft is there, and sending it is tried again by every run."""
+    return Told(Outcome.of_failure(failure, study.name))
 
 
 def why(error: Exception, file: str) -> Refused:

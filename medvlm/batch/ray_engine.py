@@ -11,9 +11,12 @@ import contextlib
 import itertools
 import logging
 import os
+import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medvlm.batch.capacity import PROCESS_BYTES, UNLIMITED, core_count, free_bytes
@@ -33,12 +36,15 @@ MODELS_A_PARCEL = 16  # for so many more models, chunks have one parcel more
 OPENERS_A_GPU = 4
 STORE_BYTES = (128 << 20, 8 << 30)  # of Ray's object store on this machine, at least and at most
 _PASSED_ON = ("MEDVLM_", "HF_", "TOKENIZERS_", "REQUESTS_CA_BUNDLE")
-# Ray reads them when it starts: it sends nothing anywhere and prints nothing.
+# Read by Ray when it is imported or starts: it sends nothing anywhere and prints nothing.
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+# On one machine it listens to that machine only, and there to nobody else's processes. (It would
+# run whatever anybody sends.)
+_ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
 
 
 class RayEngine:
@@ -59,7 +65,7 @@ class RayEngine:
             MedVLMError: the cluster cannot be reached or is lost, the model cannot be loaded, or
                 nothing more can be written.
         """
-        ray = _ray()
+        ray = _ray(alone=self.address is None)
         with (
             _typed(ray),
             _connected(ray, self.address, settings.workers),
@@ -134,13 +140,15 @@ def _flow(chosen: Places, settings: Settings) -> Flow:
     from medvlm.batch.ray_flow import Flow
 
     environment = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
-    return Flow(Job(settings, environment, chosen.device), chosen)
+    return Flow(Job(settings, environment, Path.cwd(), chosen.device), chosen)
 
 
-def _ray() -> Any:
-    """The package, made silent unless MEDVLM_DEBUG is set."""
+def _ray(alone: bool) -> Any:
+    """The package, made silent unless MEDVLM_DEBUG is set. Raises MissingExtra."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    if alone and "ray" not in sys.modules:  # which keeps what it read
+        os.environ.update(_ALONE, RAY_AUTH_TOKEN=secrets.token_hex(32))
     try:
         import ray
         import ray.data
@@ -148,9 +156,15 @@ def _ray() -> Any:
         raise MissingExtra(
             "--engine ray needs Ray Data", remedy="install it with `pip install 'medvlm[ray]'`"
         ) from error
-    if not os.environ.get("MEDVLM_DEBUG"):
+    if not _debug():
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+        # It tells of dead processes on stdout, which is for our results.
+        ray._private.worker.print_to_stdstream = lambda *arguments, **options: None
     return ray
+
+
+def _debug() -> bool:
+    return bool(os.environ.get("MEDVLM_DEBUG"))
 
 
 @contextlib.contextmanager
@@ -158,7 +172,7 @@ def _connected(ray: Any, address: str | None, workers: int | None) -> Iterator[N
     if ray.is_initialized():
         yield
         return
-    debug = bool(os.environ.get("MEDVLM_DEBUG"))
+    debug = _debug()
     heard = {"log_to_driver": debug, "logging_level": "INFO" if debug else "CRITICAL"}
     with contextlib.ExitStack() as left:
         options = _of_this_machine(left, workers) if address is None else _of_a_cluster(address)
@@ -191,8 +205,9 @@ def _mute() -> Iterator[None]:
 
 
 def _of_this_machine(left: contextlib.ExitStack, workers: int | None) -> dict[str, Any]:
-    """Nothing listens to other machines. What Ray writes, images among it, is private and goes."""
-    scratch = tempfile.mkdtemp(prefix="medvlm-ray-")
+    """What Ray writes, images among it, is private and goes with it."""
+    short = "/tmp" if Path("/tmp").is_dir() else None  # a socket's path has 107 bytes at most
+    scratch = tempfile.mkdtemp(prefix="medvlm-", dir=short)
     left.callback(shutil.rmtree, scratch, ignore_errors=True)
     fit = max(min(core_count(), free_bytes() // PROCESS_BYTES), 1)
     least, most = STORE_BYTES
@@ -202,7 +217,6 @@ def _of_this_machine(left: contextlib.ExitStack, workers: int | None) -> dict[st
         "include_dashboard": False,
         "object_store_memory": max(least, min(free_bytes() // 4, most)),
         "_temp_dir": scratch,
-        "_node_ip_address": "127.0.0.1",
     }
 
 
@@ -220,7 +234,7 @@ def _typed(ray: Any) -> Iterator[None]:
     try:
         yield
     except ray.exceptions.RayError as error:
-        if os.environ.get("MEDVLM_DEBUG"):
+        if _debug():
             raise
         raise ConfigError(
             f"Ray cannot go on ({type(error).__name__}): machines were lost, or memory ran short",

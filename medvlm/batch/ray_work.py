@@ -64,16 +64,20 @@ class Places:
 class Job:
     """A run, as every process of it knows it. Can be pickled.
 
-    `environment`: what steers medvlm in the leading process; it may hold log-ins.
+    `environment`: what steers medvlm in the leading process; it may hold log-ins. `folder`: where
+    that process runs, for paths that start there.
     """
 
     settings: Settings = field(repr=False)
     environment: dict[str, str] = field(repr=False)
+    folder: Path = field(repr=False)
     device: str
 
     def begin(self) -> None:
         """Makes this process one of the run's."""
         os.environ.update({**self.environment, DEVICE: self.device})
+        with contextlib.suppress(OSError):  # all paths may be whole ones
+            os.chdir(self.folder)
 
     def journal(self, chunk: int, work: str) -> Journal:
         """Of a chunk, in a folder that is removed together with the run's claims."""

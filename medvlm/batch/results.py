@@ -136,6 +136,25 @@ class ResultFolder:
 
         Raises CannotWrite.
         """
+        # Two parcels may hold the same study: what they write is the same, but not at once.
+        with self._alone(folder.name):
+            self._write(folder, key, patient, result)
+
+    @contextlib.contextmanager
+    def _alone(self, name: str) -> Iterator[None]:
+        place = self.path / CLAIMS
+        try:
+            place.mkdir(exist_ok=True)
+            lock = FileLock(place / f"{name}.lock")
+            lock.acquire()
+        except OSError as error:
+            raise CannotWrite from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _write(self, folder: Path, key: str, patient: str | None, result: DraftResult) -> None:
         from medvlm.draft.markdown import to_markdown
 
         begin(folder, patient)

@@ -7,18 +7,19 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.progress import Progress
 
 from medvlm.batch.dicomweb import SCHEME, Server
 from medvlm.batch.drafting import draft_parcel
-from medvlm.batch.engine import Settings
+from medvlm.batch.engine import Engine, Settings
 from medvlm.batch.local import LocalEngine
 from medvlm.batch.parcel import StudyParcel
 from medvlm.batch.prepare import Sending
 from medvlm.batch.quarantine import Quarantine
+from medvlm.batch.ray_engine import RayEngine
 from medvlm.batch.results import ResultFolder
 from medvlm.batch.sources import parcels
 from medvlm.batch.table import write_table
@@ -73,6 +74,17 @@ SendSr = Annotated[
     ),
 ]
 SrKind = Annotated[Kind, typer.Option("--sr-kind", help="Basic text, or with codes and regions.")]
+EngineName = Annotated[
+    Literal["local", "ray"],
+    typer.Option("--engine", help="This machine's processes, or Ray's (docs/cluster.md)."),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        help="host:port of a cluster's head, or auto; else Ray runs on this machine only.",
+    ),
+]
 RetryFailed = Annotated[
     bool, typer.Option("--retry-failed", help="Try studies again that failed in an earlier run.")
 ]
@@ -89,6 +101,8 @@ def draft(
     retry_failed: RetryFailed = False,
     workers: Workers = None,
     device: Device = "auto",
+    engine: EngineName = "local",
+    ray_address: RayAddress = None,
     send_sr: SendSr = None,
     sr_kind: SrKind = "basic",
     as_json: AsJson = False,
@@ -121,10 +135,11 @@ def draft(
         device=device,
         send=_sending(send_sr, sr_kind, given, manifest),
     )
+    runs_on = _engine(engine, ray_address)
     with contextlib.closing(Report(out)) as report:
         with settings.results.in_use():
             try:
-                _run(given, manifest, prior, settings, report)
+                _run(given, manifest, prior, settings, runs_on, report)
             except KeyboardInterrupt:
                 done = f"stopped after {report.studies.count} studies"
                 err.print(f"{done}; the same command goes on there", markup=False)
@@ -136,6 +151,17 @@ def draft(
         report.tell_failures()
         if report.failed.count:
             raise typer.Exit(1)
+
+
+def _engine(name: Literal["local", "ray"], address: str | None) -> Engine:
+    def notice(text: str) -> None:
+        err.print(f"notice: {text}", markup=False)
+
+    if name == "ray":
+        return RayEngine(address, notice)
+    if address is not None:
+        raise UsageError("--ray-address is of no use without Ray", remedy="add --engine ray")
+    return LocalEngine(notice)
 
 
 def _sending(
@@ -155,7 +181,12 @@ def _sending(
 
 
 def _run(
-    inputs: list[str], manifest: str | None, prior: str | None, settings: Settings, report: Report
+    inputs: list[str],
+    manifest: str | None,
+    prior: str | None,
+    settings: Settings,
+    engine: Engine,
+    report: Report,
 ) -> None:
     quarantine = Quarantine(settings.out)
     with Progress(console=err, transient=True) as progress:
@@ -170,7 +201,6 @@ def _run(
     report.refuse(refused)
     quarantine.keep_unread(refused)
     if total != 0:
-        engine = LocalEngine(lambda text: err.print(f"notice: {text}", markup=False))
         run = engine.run(quarantine.forget_read(found), replace(settings, total=total))
         with contextlib.closing(run):
             followed(run, report, total)

@@ -62,7 +62,7 @@ def maps_of(checkpoint: Checkpoint, seen: Seen, read: Tensor) -> NDArray[np.floa
     if head is None:
         raise ValueError("the checkpoint was taught no phrases")
     grid, _ = seen.image.grid(model.config.encoder.size)
-    features = model.vision.encoder(torch.from_numpy(grid)[None, None])
-    lungs = torch.from_numpy(seen.dense[None, :2])
-    maps: NDArray[np.floating] = head(features, lungs, read)[0].sigmoid().numpy()
+    features = model.vision.encoder(torch.from_numpy(grid)[None, None].to(model.device))
+    lungs = torch.from_numpy(seen.dense[None, :2]).to(model.device)
+    maps: NDArray[np.floating] = head(features, lungs, read)[0].sigmoid().cpu().numpy()
     return maps

@@ -39,7 +39,7 @@ def look_at_volume(
     size = config.encoder.size
     if config.encoder.slices:
         block = block_of(volume, size, config.encoder.slices, window=window)
-        sight = model.glimpse(torch.from_numpy(block.grid)[None, None])
+        sight = model.glimpse(torch.from_numpy(block.grid)[None, None].to(model.device))
         return Trunk(sight, model.sources(sight), (block.places,))
     if numbers is None and not config.pictures.slices:
         raise UsageError(
@@ -48,7 +48,8 @@ def look_at_volume(
     depth = len(volume.voxels)
     chosen = spread(depth, config.pictures.slices) if numbers is None else numbers
     slices = take_slices(volume, chosen, size, window=window)
-    seen = model.glimpse(torch.from_numpy(np.stack([own.grid for own in slices])).unsqueeze(1))
+    grids = torch.from_numpy(np.stack([own.grid for own in slices])).unsqueeze(1)
+    seen = model.glimpse(grids.to(model.device))
     sight = together(
         [
             (Sight(seen.tokens[i : i + 1], seen.local[i : i + 1]), Picture("slice", own.number))

@@ -120,7 +120,8 @@ def _donors(checkpoint: Checkpoint, names: Sequence[str]) -> dict[str, Floats]:
     sights = checkpoint.model.sight(donors.features)
     turns = [Turn(checklist_question(name)) for name in names]
     margins = [
-        checkpoint.model.margins(sights.row(i), turns).numpy() for i in range(len(donors.findings))
+        checkpoint.model.margins(sights.row(i), turns).cpu().numpy()
+        for i in range(len(donors.findings))
     ]
     return {
         "probabilities": np.array([said[name] for name in names]),

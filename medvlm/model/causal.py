@@ -67,6 +67,11 @@ def attention_of(config: Any) -> Attention:
     return Attention(window, by_layer=False)
 
 
+def longest(config: Any) -> int:
+    """How many positions the model knows."""
+    return int(getattr(config, "max_position_embeddings", None) or 1 << 30)
+
+
 class LogitRule(NamedTuple):
     """What a family does to the output layer's values: `scale`, then a soft `cap` (Gemma 2)."""
 

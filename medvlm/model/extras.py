@@ -8,7 +8,7 @@ configuration, and a checkpoint that is written anew has none until it is releas
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +50,16 @@ class Extras:
     @property
     def empty(self) -> bool:
         return all(getattr(self, field.name) is None for field in fields(self))
+
+    def to(self, device: torch.device) -> Extras:
+        """The same, with all that meets an encoder's maps on `device`; heads are moved in place."""
+        for head in (self.phrases, self.opacity):
+            if head is not None:
+                head.to(device)
+        if self.donors is None:
+            return self
+        features = Features(*(maps.to(device) for maps in self.donors.features))
+        return replace(self, donors=replace(self.donors, features=features))
 
 
 NO_EXTRAS = Extras()

@@ -14,7 +14,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from medvlm.config import LanguageConfig
 from medvlm.model.adapter import adapter_parameters, add_lora
-from medvlm.model.causal import attention_of, load_base, logit_rule
+from medvlm.model.causal import attention_of, load_base, logit_rule, longest
 from medvlm.model.decoding import Forward
 from medvlm.model.prompting import PROMPT_VERSION as PROMPT_VERSION
 from medvlm.model.prompting import Prompter
@@ -42,6 +42,7 @@ class LanguageModel(Prompter):
         self.base: Any = base
         self.attention = attention_of(base.config)
         self.finish = logit_rule(base.config)
+        self.longest = longest(base.config)
         self.width: int = base.get_input_embeddings().weight.shape[1]
         self.prepare(tokenizer, config.system)
         if base.config.model_type not in KNOWN:

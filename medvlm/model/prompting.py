@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from medvlm.errors import UsageError
 from medvlm.image.polygon import Polygon
 from medvlm.model.chat import prompt_parts, telling_tokens
 from medvlm.model.decoding import Forward, Question, buckets, decode
@@ -74,6 +75,8 @@ class Prompter(nn.Module):
 
     folder: Path
     width: int
+    longest: int
+    """Positions that a prompt and its answer may take."""
 
     def prepare(self, tokenizer: Any, system: str | None) -> None:
         """Takes the chat template apart. Raises ConfigError if that cannot be done."""
@@ -82,6 +85,15 @@ class Prompter(nn.Module):
         self.user, self.ask, self.end = map(self._control, self.prompt)
         self.line = self.tokenize("\n")
         self.lead, self.yes, self.no = telling_tokens(self.tokenize("yes"), self.tokenize("no"))
+
+    def require_length(self, count: int) -> None:
+        """Raises UsageError if a prompt takes more positions than the model knows."""
+        if count > self.longest:
+            raise UsageError(
+                f"the question is too long: with the pictures it takes {count} tokens of "
+                f"{self.longest}",
+                remedy="ask in fewer words",
+            )
 
     @property
     @abstractmethod
@@ -172,6 +184,7 @@ class Prompter(nn.Module):
             embeddings.append(torch.cat(parts))
             layouts.append(lay_out(trunk, lengths))
         positions, mask = stack(layouts, embeddings[0].dtype)
+        self.require_length(int(positions.max()) + 1)
         device = self.device
 
         def index(values: list[int]) -> Tensor:
@@ -236,6 +249,9 @@ class Prompter(nn.Module):
             len(trunk) + sum(len(questions[i].prompt) for i in own)
             for trunk, own in zip(trunks, asked, strict=True)
         ]
+        self.require_length(
+            max((len(trunks[q.trunk]) + len(q.prompt) for q in questions), default=0) + max_tokens
+        )
         answers: list[list[int]] = [[] for _ in questions]
         for rows in buckets(lengths, MOST_TOKENS):
             numbers = [i for row in rows for i in asked[row]]

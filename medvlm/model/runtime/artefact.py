@@ -7,12 +7,15 @@ or differs is left out, and runs in PyTorch as ever.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +37,7 @@ from medvlm.model.runtime.language import CompiledLanguage
 from medvlm.model.runtime.llama_graph import fits, llama_graph
 
 # Raised when files made before must not be used any more.
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 LANGUAGE, ENCODER, SECOND = "language.onnx", "encoder.onnx", "second.onnx"
 # Of the logits' spread: what 8 bits change, on average.
@@ -71,8 +74,10 @@ def build(folder: Path, load: Callable[[], Checkpoint]) -> dict[str, Path]:
             if (files := compiled_files(folder)) is not None:
                 return files
             print("Making the model ready to run fast, once ...", file=sys.stderr, flush=True)
-            start = time.monotonic()
-            with tempfile.TemporaryDirectory(prefix=".compiled-", dir=folder.parent) as place:
+            start, partial = time.monotonic(), f".{folder.name}-"
+            for left in folder.parent.glob(f"{partial}*"):  # of a build that was killed
+                shutil.rmtree(left, ignore_errors=True)
+            with tempfile.TemporaryDirectory(prefix=partial, dir=folder.parent) as place:
                 made = Path(place) / "new"
                 made.mkdir()
                 _build(load(), made)
@@ -98,7 +103,7 @@ def build(folder: Path, load: Callable[[], Checkpoint]) -> dict[str, Path]:
 
 def _replace(made: Path, folder: Path) -> None:
     if folder.exists():
-        with tempfile.TemporaryDirectory(prefix=".compiled-", dir=folder.parent) as place:
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as place:
             folder.replace(Path(place) / "old")
     made.replace(folder)
 
@@ -128,14 +133,37 @@ def _left_out(path: Path) -> None:
 
 
 def _encoder(encoder: Encoder, path: Path, sizes: list[int]) -> bool:
-    try:
+    with _whatever_fails() as tried:
         write_encoder(encoder, path)
-        return same_maps(encoder, path, sizes)
-    except (RuntimeError, ValueError, TypeError, CheckpointError):
-        return False
+        tried.fits = same_maps(encoder, path, sizes)
+    return tried.fits
 
 
 def _language(language: Prompter, path: Path, system: str | None) -> bool:
+    with _whatever_fails() as tried:
+        tried.fits = _same_logits(language, path, system)
+    return tried.fits
+
+
+@dataclass
+class _Tried:
+    fits: bool = False
+
+
+@contextlib.contextmanager
+def _whatever_fails() -> Iterator[_Tried]:
+    """A part that cannot be built costs speed and nothing else. A full disk is another matter."""
+    tried = _Tried()
+    try:
+        yield tried
+    except (OSError, MemoryError):
+        raise
+    except Exception:  # of exporters and of ONNX Runtime, whose errors have no common root
+        tried.fits = False
+
+
+def _same_logits(language: Prompter, path: Path, system: str | None) -> bool:
+    """Writes the language model's graph; whether it says what PyTorch says."""
     if not (isinstance(language, LanguageModel) and fits(language.base.config)):
         return False
     graph = llama_graph(_merged(language.base), language.base.config)

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from medvlm.model.decoding import Forward
 from medvlm.model.prompting import Prompter, Sequences
+from medvlm.model.runtime.llama_graph import longest
 from medvlm.model.runtime.session import open_session
 from medvlm.model.tree import additive
 
@@ -35,6 +36,7 @@ class CompiledLanguage(Prompter):
         self.session = open_session(graph)
         self.table = table
         self.width: int = table.shape[1]
+        self.longest = longest(AutoConfig.from_pretrained(folder, local_files_only=True))
         shapes = {item.name: item.shape for item in self.session.get_inputs()}
         self.known: OrderedDict[bytes, Past] = OrderedDict()
         self.layers = sum(name.startswith("past_key_") for name in shapes)

@@ -21,7 +21,7 @@ from medvlm.model.runtime.blocks import BITS, BLOCK, in_blocks
 
 Weights = Mapping[str, NDArray[np.float32]]
 
-LONGEST = 2048  # positions
+LONGEST = 8192  # positions, where the model knows as many
 _MICROSOFT = "com.microsoft"
 _OPSETS = (("", 23), (_MICROSOFT, 1))
 # Of the graph's format, not of the opsets: what the oldest ONNX Runtime supported here reads.
@@ -33,12 +33,18 @@ def fits(config: Any) -> bool:
     rope = getattr(config, "rope_parameters", None) or {}
     return (
         config.model_type == "llama"
+        and getattr(config, "quantization_config", None) is None
         and rope.get("rope_type", "default") == "default"
         and config.hidden_act == "silu"
         and not getattr(config, "attention_bias", False)
         and not getattr(config, "mlp_bias", False)
         and all(size % BLOCK == 0 for size in (config.hidden_size, config.intermediate_size))
     )
+
+
+def longest(config: Any) -> int:
+    """How many positions a prompt and its answer may take."""
+    return min(int(config.max_position_embeddings), LONGEST)
 
 
 def llama_graph(weights: Weights, config: Any) -> onnx.ModelProto:
@@ -92,7 +98,7 @@ class _Builder:
         theta = (getattr(config, "rope_parameters", None) or {}).get("rope_theta")
         theta = theta or config.rope_theta
         speeds = theta ** -(np.arange(0, self.size, 2, dtype=np.float64) / self.size)
-        angles = np.outer(np.arange(LONGEST), speeds)
+        angles = np.outer(np.arange(longest(config)), speeds)
         self._constant("cosines", np.cos(angles).astype(np.float32))
         self._constant("sines", np.sin(angles).astype(np.float32))
         widths = np.array([self.heads, self.groups, self.groups], np.int64) * self.size

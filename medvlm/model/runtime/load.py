@@ -43,7 +43,8 @@ def load_ready(name: str | None = None, llm_path: Path | None = None) -> Checkpo
     if device.type != "cpu":
         loaded = load_checkpoint(name, llm_path)
         loaded.model.to(device)
-        return replace(loaded, runtime=f"reference {device.type}")
+        extras = loaded.extras.to(device)
+        return replace(loaded, extras=extras, runtime=f"reference {device.type}")
     if _wanted_runtime() == "reference":
         return load_checkpoint(name, llm_path)
     return _compiled(name, llm_path)
