@@ -63,7 +63,7 @@ def test_upload_to_draft(service: Running, film: bytes, tiny: Path, tmp_path: Pa
     (study,) = held["studies"]
     assert study["uid"] == study["study_instance_uid"] == "1.2.3.4.5"
     assert (study["series"], study["instances"], study["draft"]) == (1, 1, "none")
-    assert [one["code"] for one in held["refused"]] == ["unsupported_media_type"]
+    assert [one["code"] for one in held["refused"]] == ["not_dicom"]
     assert held["refused"][0]["file"] == "notes.txt"
     missing = service.client.get("/v1/studies/1.2.3.4.5/draft")
     assert (missing.status_code, missing.json()["code"]) == (404, "no_draft")

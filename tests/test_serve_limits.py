@@ -18,6 +18,7 @@ from medvlm.errors import CheckpointError
 from medvlm.records import Draft
 from medvlm.serve.metrics import Metrics
 from medvlm.serve.reader import Reader
+from medvlm.serve.store import Store
 from medvlm.serve.tokens import Tokens
 from tests.dicoms import ramp, save, synthetic
 from tests.serving import (
@@ -77,6 +78,11 @@ def test_bodies_are_bounded(tmp_path: Path) -> None:
         (
             "multipart/form-data; boundary=x",
             b'--x\r\nContent-Disposition: form-data; name="files"\r\n\r\nvalue\r\n--x--\r\n',
+            400,
+        ),
+        (
+            "multipart/form-data; boundary=x",
+            b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\ncut off',
             400,
         ),
         ("application/json", b"{}", 415),
@@ -180,6 +186,81 @@ def test_a_failed_draft_is_told_and_made_on_demand(
         assert drafted(service, "1.2.3.4.5").status_code == 200
     assert "RuntimeError at " in caplog.text
     assert "Planted" not in caplog.text
+
+
+def full(*_: object, **__: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_leaves_no_draft_running(
+    tmp_path: Path, film: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Held()
+    with running(tmp_path / "store", model) as made:
+        service = made.ready()
+        service.upload(("a", film, DICOM))
+        assert drafted(service, "1.2.3.4.5", 0).status_code == 202
+        model.began.wait(10)
+        with monkeypatch.context() as context:
+            context.setattr("medvlm.serve.store.write_whole", full)
+            model.go.set()
+            failed = service.client.get("/v1/studies/1.2.3.4.5/draft", params={"wait": 30})
+            assert (failed.status_code, failed.json()["code"]) == (507, "store")
+            assert service.client.get("/v1/studies/1.2.3.4.5").json()["draft"] == "failed"
+            assert drafted(service, "1.2.3.4.5").status_code == 507
+            upload = service.client.post("/v1/studies", files={"files": ("a", film, DICOM)})
+            assert (upload.status_code, upload.json()["code"]) == (507, "store")
+        assert drafted(service, "1.2.3.4.5").status_code == 200
+
+
+def test_a_draft_that_ended_the_service_is_made_on_demand_only(tmp_path: Path, film: bytes) -> None:
+    with running(tmp_path / "store", Held(open=True)) as made:
+        made.ready().upload(("a", film, DICOM))
+    store = Store(tmp_path / "store")
+    store.want_draft("1.2.3.4.5", begun=True)
+    store.close()
+    model = Held(open=True)
+    with running(tmp_path / "store", model) as made:
+        service = made.ready()
+        died = service.client.get("/v1/studies/1.2.3.4.5/draft", params={"wait": 5})
+        assert (died.status_code, died.json()["code"]) == (500, "died")
+        assert model.drafts == 0
+        assert drafted(service, "1.2.3.4.5").status_code == 200
+
+
+def test_the_service_answers_while_the_disk_is_busy(tmp_path: Path, film: bytes) -> None:
+    with running(tmp_path / "store", Held(open=True)) as made:
+        service = made.ready()
+        service.upload(("a", film, DICOM))
+        with ThreadPoolExecutor(2) as pool:
+            with service.service.store._writing:  # as while a study is written
+                asking = pool.submit(drafted, service, "1.2.3.4.5", 10)
+                time.sleep(0.2)
+                waiting = pool.submit(
+                    httpx.get,
+                    f"{service.url}/v1/studies/1.2.3.4.5/draft",
+                    headers={"Authorization": f"Bearer {TOKEN}"},
+                )
+                assert waiting.result(5).status_code == 202
+                assert service.client.get("/health/live").status_code == 200
+            assert asking.result(30).status_code == 200
+
+
+def test_an_upload_that_drips_ends(tmp_path: Path) -> None:
+    with running(tmp_path / "store", Held(open=True), upload_seconds=0.5) as made:
+        service = made.ready()
+        with socket.create_connection(("127.0.0.1", int(service.url.rsplit(":", 1)[1]))) as slow:
+            slow.sendall(
+                b"POST /v1/studies HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9999\r\n"
+                b"Content-Type: multipart/form-data; boundary=x\r\n"
+                b"Authorization: Bearer " + TOKEN.encode() + b"\r\n\r\n--x\r\n"
+            )
+            for _ in range(8):
+                slow.sendall(b"a")
+                time.sleep(0.1)
+            slow.settimeout(10)
+            assert slow.recv(100).startswith(b"HTTP/1.1 408")
+        assert [one.name for one in (tmp_path / "store").iterdir()] == [".lock"]
 
 
 def test_a_client_that_went_away_is_not_worked_for(tmp_path: Path) -> None:
@@ -301,7 +382,9 @@ def test_without_tokens_only_this_machine(tmp_path: Path) -> None:
         for host in ("evil.example", "127.0.0.1.evil.example:80", "", "localhost:a"):
             pointed = open_client.get("/v1/models", headers={"Host": host})
             assert pointed.status_code == 403
-        assert open_client.get("/v1/models", headers={"Host": "localhost:1"}).status_code == 200
+        for host in ("localhost:1", "127.0.0.2:8600", "[::1]:8600"):
+            assert open_client.get("/v1/models", headers={"Host": host}).status_code == 200
+        assert open_client.get("/v1/models/").status_code == 404  # not sent elsewhere
 
 
 def test_before_the_model_is_loaded(tmp_path: Path, film: bytes) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import base64
 import json
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
 import pytest
 
+from medvlm.desk.files import copy_whole
 from medvlm.dicom.read import read_inputs
 from medvlm.dicom.study import Study, group_studies
-from medvlm.errors import ConfigError, InputNotFound, UsageError
+from medvlm.errors import ConfigError, InputNotFound, StoreError, UsageError
 from medvlm.serve.chat import ChatRequest
+from medvlm.serve.form import Form
 from medvlm.serve.images import Sent, Uploaded, source_of
 from medvlm.serve.problems import Refusal
 from medvlm.serve.store import Store
@@ -40,11 +43,14 @@ def test_tokens_are_kept_as_hashes(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert tokens.whose(wrong) is None
     with pytest.raises(UsageError, match="has a token"):
         add_token(path, "lab")
+    path.write_text(path.read_text().rstrip("\n"))  # as an editor may leave it
+    add_token(path, "desk")
+    assert read_tokens(path).whose(f"Bearer {lab}") == "lab"
     for name in ("", "a b", "a\nb", "ä"):
         with pytest.raises(UsageError, match="will not do"):
             add_token(path, name)
     path.write_text(path.read_text() + "lab short\n")
-    with pytest.raises(ConfigError, match="line 3"):
+    with pytest.raises(ConfigError, match="line 4"):
         read_tokens(path)
     with pytest.raises(ConfigError, match="cannot be read"):
         read_tokens(tmp_path / "missing")
@@ -242,11 +248,15 @@ def test_a_store_outlives_what_is_cut_short(tmp_path: Path) -> None:
     # Killed while an upload was read, and while a study was written.
     (folder / ".incoming-x").mkdir()
     (folder / "1.2.9").mkdir()
-    (folder / "1.2.9" / "half.dcm").write_bytes(b"half")
+    (folder / "1.2.9" / f"{'0' * 64}.dcm").write_bytes(b"half")
     (folder / "1.2.9" / "drafts").mkdir()
     (folder / "1.2.9" / "drafts" / "wanted").touch()
+    (folder / "letters").mkdir()
+    (folder / "letters" / "of somebody else.txt").touch()
     again = Store(folder)
     assert not (folder / ".incoming-x").exists()
+    assert not (folder / "1.2.9").exists()
+    assert (folder / "letters" / "of somebody else.txt").exists()
     assert again.study("1.2.3").instances[0].sha256 == study.instances[0].sha256
     assert again.wanted() == ["1.2.3"]
     assert again.is_wanted("1.2.3")
@@ -278,3 +288,119 @@ def test_a_picture_is_named_by_its_content(tmp_path: Path) -> None:
     assert name.startswith("image-")
     assert len(base64.b16decode(name.removeprefix("image-"), casefold=True)) == 8
     assert store.add(study)[0] == name
+
+
+def full(*_: object, **__: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path / "store")
+    (study,) = studies(tmp_path / "a", ("a", film(1, StudyInstanceUID="1.2.3")))
+    store.add(study)
+    for place in ("write_whole", "copy_whole"):
+        with monkeypatch.context() as context:
+            context.setattr(f"medvlm.serve.store.{place}", full)
+            with pytest.raises(StoreError, match="No space left"):
+                store.add(study)
+    monkeypatch.setattr("medvlm.serve.store.write_whole", full)
+    key = store.draft_key("1.2.3", "f")
+    with pytest.raises(StoreError):
+        store.want_draft("1.2.3")
+    with pytest.raises(StoreError):
+        store.put_draft("1.2.3", key, b"{}")
+    monkeypatch.setattr("tempfile.mkdtemp", full)
+    with pytest.raises(StoreError), store.incoming():
+        pass
+
+
+def test_what_cannot_be_removed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path / "store")
+    (study,) = studies(tmp_path / "a", ("a", film(1, StudyInstanceUID="1.2.3")))
+    store.add(study)
+    with monkeypatch.context() as context:
+        context.setattr("shutil.rmtree", full)
+        with pytest.raises(StoreError, match="cannot be removed"):
+            store.remove("1.2.3")
+    assert not store.has("1.2.3")
+    store.close()
+    Store(tmp_path / "store")
+    assert [path.name for path in (tmp_path / "store").iterdir()] == [".lock"]
+
+
+def test_others_write_while_images_are_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "store")
+    (first,) = studies(tmp_path / "a", ("a", film(1, StudyInstanceUID="1.2.3")))
+    (second,) = studies(tmp_path / "b", ("b", film(2, StudyInstanceUID="1.2.4")))
+    store.add(first)
+    copying, go = Event(), Event()
+
+    def slow(source: Path, target: Path) -> None:
+        copying.set()
+        assert go.wait(10)
+        copy_whole(source, target)
+
+    monkeypatch.setattr("medvlm.serve.store.copy_whole", slow)
+    adding = Thread(target=store.add, args=(second,))
+    adding.start()
+    assert copying.wait(10)
+    wanting = Thread(target=store.want_draft, args=("1.2.3",))
+    wanting.start()
+    wanting.join(5)
+    free = not wanting.is_alive()
+    go.set()
+    adding.join(10)
+    assert free
+    assert store.has("1.2.4")
+
+
+def test_a_key_is_of_the_images_that_were_read(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    (first,) = studies(tmp_path / "a", ("a", film(1, StudyInstanceUID="1.2.3")))
+    (second,) = studies(tmp_path / "b", ("b", film(2, StudyInstanceUID="1.2.3")))
+    store.add(first)
+    key, read = store.draft_key("1.2.3", "f"), store.study("1.2.3")
+    store.add(second)
+    assert store.key_of(read, "f") == key != store.draft_key("1.2.3", "f")
+    assert store.key_of(store.study("1.2.3"), "f") == store.draft_key("1.2.3", "f")
+
+
+def form_of(*files: tuple[str, bytes]) -> bytes:
+    parts = [
+        b'--x\r\nContent-Disposition: form-data; name="files"; filename="%b"\r\n\r\n%b\r\n'
+        % (name.encode(), content)
+        for name, content in files
+    ]
+    return b"".join(parts) + b"--x--\r\n"
+
+
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+def test_a_form_in_pieces(tmp_path: Path, size: int) -> None:
+    contents = [b"", b"\r\n--", b"a\r\n--y\r\n", bytes(range(256)) * 3]
+    body = form_of(*((f"name-{n}", content) for n, content in enumerate(contents)))
+    form = Form(tmp_path, "multipart/form-data; boundary=x")
+    for at in range(0, len(body), size):
+        assert not form.whole
+        form.feed(body[at : at + size])
+    assert form.whole
+    assert form.names == ["name-0", "name-1", "name-2", "name-3"]
+    assert [form.path(n).read_bytes() for n in range(4)] == contents
+
+
+def test_a_form_of_many_files_has_one_open(tmp_path: Path) -> None:
+    form = Form(tmp_path, "multipart/form-data; boundary=x")
+    form.feed(form_of(*(("a", b"x" * 10) for _ in range(500)))[:-20])
+    open_now = [path for path in Path("/proc/self/fd").iterdir() if str(tmp_path) in linked(path)]
+    assert len(open_now) <= 1
+    assert len(form.names) == 500
+    assert not form.whole
+    form.close()
+
+
+def linked(path: Path) -> str:
+    try:
+        return str(path.readlink())
+    except OSError:
+        return ""

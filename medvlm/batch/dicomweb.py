@@ -91,9 +91,8 @@ class Server:
 
     def studies(self, filters: Sequence[tuple[str, str]] = ()) -> Iterator[str]:
         """StudyInstanceUIDs, asked for a page at a time. Raises ServerError."""
-        for found in self._search("studies", filters):
-            if uid := _value(found, "study"):
-                yield uid
+        for found in self._search("studies", "study", filters):
+            yield _value(found, "study")
 
     def instances(self, study: str, filters: Sequence[tuple[str, str]] = ()) -> list[Listed]:
         """Of a study, in the order of their UIDs; empty if it is not there. Raises ServerError."""
@@ -101,10 +100,17 @@ class Server:
         names = ("series", "instance", "sop_class", "number")
         listed = {
             one.instance: one
-            for found in self._search(path, filters)
+            for found in self._search(path, "instance", filters)
             for one in [Listed(*(_value(found, name) for name in names))]
         }
         return [listed[uid] for uid in sorted(listed)]
+
+    def has(self, study: str, uid: str) -> bool:
+        """Whether the study has this instance, whatever else the server lists with it.
+
+        Raises ServerError.
+        """
+        return any(one.instance == uid for one in self.instances(study, [("SOPInstanceUID", uid)]))
 
     @contextmanager
     def fetch(self, study: str, series: str) -> Iterator[Iterator[Iterator[bytes]]]:
@@ -114,8 +120,8 @@ class Server:
             kind = answer.headers.get("Content-Type", "")
             yield parts(web.chunks(self.address, answer), kind, self.address)
 
-    def store(self, file: bytes, uid: str) -> None:
-        """A DICOM file with this SOPInstanceUID. One that is there already is left as it is.
+    def store(self, file: bytes, study: str, uid: str) -> None:
+        """A DICOM file of this study and SOPInstanceUID. One that is there is left as it is.
 
         Raises ServerError: it was not taken.
         """
@@ -130,9 +136,13 @@ class Server:
             body=joined(file, boundary),
             fine=(409,),
         )
-        self._taken(_json(web.whole(self.address, answer)), answer.status_code, uid)
+        named = self._named(_json(web.whole(self.address, answer)))
+        # An answer that names nothing (XML, or none) may be of a server that kept nothing.
+        if uid not in named and (named or not self.has(study, uid)):
+            raise self._refused("The server does not take the report.")
 
-    def _taken(self, told: Any, status: int, uid: str) -> None:
+    def _named(self, told: Any) -> set[Any]:
+        """The SOPInstanceUIDs that were stored, or were there. Raises ServerError for others."""
         told = told[0] if isinstance(told, list) and told else told
         told = told if isinstance(told, dict) else {}
         failures = _items(told, "00081198")
@@ -141,16 +151,21 @@ class Server:
             if reason != _DUPLICATE:
                 shown = f"{reason:04X}" if isinstance(reason, int) else "without a reason"
                 raise self._refused(f"The server does not take the report ({shown}).")
-        stored = {_first(one, "00081155") for one in _items(told, "00081199")}
-        if (status == 409 and not failures) or (stored and uid not in stored):
-            raise self._refused("The server does not take the report.")
+        told_of = [*failures, *_items(told, "00081199")]
+        return {uid for one in told_of if (uid := _first(one, "00081155")) is not None}
 
     def _refused(self, message: str) -> ServerError:
         return ServerError(message, file=self.address, remedy="Ask the log of the server.")
 
-    def _search(self, path: str, filters: Sequence[tuple[str, str]]) -> Iterator[dict[str, Any]]:
-        """Every match. A server may give fewer at once than it is asked for."""
-        offset, before = 0, b""
+    def _search(
+        self, path: str, level: str, filters: Sequence[tuple[str, str]]
+    ) -> Iterator[dict[str, Any]]:
+        """Every match once. A server may give fewer at once than it is asked for.
+
+        `level`: whose UID tells one from another.
+        """
+        offset = 0
+        seen: set[int] = set()  # hashes of UIDs, which take less memory
         while True:
             query = [*filters, ("limit", str(PAGE)), ("offset", str(offset))]
             answer = web.ask(self.address, path, query=query, headers=_JSON, fine=(404,))
@@ -164,11 +179,14 @@ class Server:
             found = [] if answer.status_code in (204, 404) else _json(body or b"[]")
             if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
                 raise ServerError("The server's answer is no DICOM JSON.", file=self.address)
-            # One that knows no offset says the same again.
-            if not found or body == before:
+            new = {hash(uid): one for one in found if (uid := _value(one, level))}
+            new = {key: one for key, one in new.items() if key not in seen}
+            # One that knows no offset says the same again, perhaps in another order.
+            if not new:
                 return
-            yield from found
-            offset, before = offset + len(found), body
+            seen |= new.keys()
+            yield from new.values()
+            offset += len(found)
 
     def _checked(self, uid: str) -> str:
         if not is_uid(uid):
@@ -225,12 +243,20 @@ class StudyOnServer:
                 for file in files:
                     landing.add(f"{self.name}/{len(landing.names):06d}", file)
             if len(landing.names) - before < expected:
-                raise web.Interrupted(
-                    "The server sent fewer images of a study than it lists.",
-                    file=self.server.address,
-                    remedy="Ask its log.",
-                )
-        return landing.contents()
+                raise self._too_few()
+        contents = landing.contents()
+        come = {one.sop_instance_uid for one in contents.reading.instances}
+        # What cannot be read does not tell its UID.
+        if sum(one.instance not in come for one in images) > len(contents.reading.refused):
+            raise self._too_few()
+        return contents
+
+    def _too_few(self) -> web.Interrupted:
+        return web.Interrupted(
+            "The server sent fewer images of a study than it lists.",
+            file=self.server.address,
+            remedy="Ask its log.",
+        )
 
     def _images(self) -> list[Listed]:
         listed = self.server.instances(self.study)

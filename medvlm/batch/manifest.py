@@ -1,17 +1,20 @@
 """A list of inputs as a table: CSV or Parquet, read a piece at a time, however long it is.
 
 Columns: `path` (a file, folder, archive or URL; relative to the manifest's folder) and, if wanted,
-`study`: consecutive rows with the same value are one parcel. Rows are counted from 1, the heading
-of a CSV apart.
+`study`: rows with the same value are one parcel, and stand together. Rows are counted from 1, the
+heading of a CSV apart.
 """
 
 from __future__ import annotations
 
 import csv
+from array import array
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from medvlm.batch.dicomweb import SCHEME
 from medvlm.batch.storage import PlacesParcel, absolute, shown
@@ -38,14 +41,15 @@ def read_manifest(path: Path) -> tuple[Iterator[PlacesParcel], int, list[Refused
     """Its parcels, how many there are, and the rows that cannot be used.
 
     The whole table is looked through first, so that a mistake in its last row is not found after a
-    night's work; only the mistakes are kept in memory.
+    night's work; only the mistakes are kept in memory, and eight bytes of each study.
 
-    Raises InputError (code "manifest") if it is damaged, has other columns or too many mistakes;
-    InputNotFound, MissingExtra.
+    Raises InputError (code "manifest") if it is damaged, has other columns or too many mistakes, or
+    if rows of one study do not stand together; InputNotFound, MissingExtra.
     """
     refused: list[Refused] = []
     count = 0
-    for made in _parcels(path):
+    hashes = array("q")
+    for made in _parcels(path, hashes):
         if isinstance(made, PlacesParcel):
             count += 1
         else:
@@ -56,6 +60,7 @@ def read_manifest(path: Path) -> tuple[Iterator[PlacesParcel], int, list[Refused
                 f"More than {MOST_MISTAKES} rows cannot be used",
                 f"The first: {refused[0].file}: {refused[0].message}",
             )
+    _require_together(path, hashes)
     return (one for one in _parcels(path) if isinstance(one, PlacesParcel)), count, refused
 
 
@@ -69,10 +74,35 @@ def rows(path: Path) -> Iterator[Row]:
     return _of_parquet(path) if start == _PARQUET else _of_csv(path)
 
 
-def _parcels(path: Path) -> Iterator[PlacesParcel | list[Refused]]:
-    """A study of which one row is wrong is left out as a whole: half of it would be another one."""
+def _require_together(path: Path, hashes: array[int]) -> None:
+    """Half a study would be drafted as another one. `hashes` of the studies, in order."""
+    kept = np.sort(np.array(hashes, np.int64))
+    twice = set(kept[1:][kept[1:] == kept[:-1]].tolist())
+    if not twice:
+        return
+    before: set[str] = set()
+    for name, together in groupby(rows(path), lambda row: row.study):
+        if name and hash(name) in twice:
+            if name in before:
+                raise _wrong(
+                    path,
+                    f"Row {next(together).number} is of a study whose other rows stand elsewhere",
+                    "Sort the table by its column study.",
+                )
+            before.add(name)
+
+
+def _parcels(
+    path: Path, hashes: array[int] | None = None
+) -> Iterator[PlacesParcel | list[Refused]]:
+    """A study of which one row is wrong is left out as a whole: half of it would be another one.
+
+    `hashes` takes those of the values of `study`, in order.
+    """
     folder = str(path.parent.absolute())
-    for _, together in groupby(rows(path), lambda row: row.study or row.number):
+    for study, together in groupby(rows(path), lambda row: row.study or row.number):
+        if hashes is not None and isinstance(study, str):
+            hashes.append(hash(study))
         places: list[str] = []
         wrong: list[Refused] = []
         name = ""
@@ -108,8 +138,8 @@ def _of_csv(path: Path) -> Iterator[Row]:
             heads = [head.strip() for head in next(table, [])]
             _check_columns(path, heads)
             for cells in table:
-                if not cells:
-                    continue  # an empty line
+                if not "".join(cells).strip() and len(cells) != len(heads):
+                    continue  # a blank line
                 number += 1
                 if len(cells) != len(heads):
                     raise _wrong(path, f"Row {number} has {len(cells)} cells and not {len(heads)}")

@@ -82,10 +82,10 @@ def send_back(
     sent = _sent(folder)
     if uid in sent.get(server.address, ()):
         return False
-    there = bool(server.instances(study.study_instance_uid, [("SOPInstanceUID", uid)]))
+    there = server.has(study.study_instance_uid, uid)
     if not there:
         _date(ds, written)
-        server.store(sr_bytes(ds), uid)
+        server.store(sr_bytes(ds), study.study_instance_uid, uid)
     _remember(folder, {**sent, server.address: [*sent.get(server.address, ()), uid]})
     return not there
 

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,6 +30,9 @@ _VERSIONS = (
     *("ETag", "etag", "md5Hash", "content_md5", "checksum"),
     *("mtime", "LastModified", "last_modified", "updated", "modified", "created"),
 )
+_CONTAINERS = ("abfs", "abfss")  # container@account is a place there
+_PORT = re.compile(r":[0-9]*$")
+_QUERY = re.compile(r"\?[^/=]*=.*", re.DOTALL)
 Info = Mapping[str, Any]
 
 
@@ -85,12 +89,25 @@ def checked(url: str) -> str:
     """
     scheme, _, rest = url.partition("://")
     _check_scheme(scheme)
-    if "@" in rest.partition("/")[0]:
+    if "::" in rest:
+        raise UsageError(
+            "the URL is a chain (::) of several storages, which is not taken",
+            remedy="give the URL of the files or archives themselves",
+        )
+    if _holds_log_in(scheme, rest):
         raise UsageError(
             "the URL holds a log-in, which others could read",
             remedy="take it out, and give it to fsspec by its configuration or environment",
         )
     return url
+
+
+def _holds_log_in(scheme: str, rest: str) -> bool:
+    host = rest.partition("/")[0]
+    if "@" in host:
+        return scheme not in _CONTAINERS or ":" in host.partition("@")[0]
+    # A password may hold a slash; a port is none.
+    return "@" in rest and ":" in host and _PORT.search(host) is None
 
 
 def absolute(place: str, folder: str) -> str:
@@ -100,9 +117,11 @@ def absolute(place: str, folder: str) -> str:
 
 
 def shown(url: str) -> str:
-    """For people: a web address without its query, which may be a signature."""
+    """For people: without a query, which may be a signature."""
     if url.startswith(("http://", "https://")):
         url = urlsplit(url)._replace(query="", fragment="").geturl()
+    elif is_url(url):
+        url = _QUERY.sub("", url)  # a name may hold a question mark
     return url if url.isprintable() else printable(url)
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from medvlm.errors import MissingExtra, ServerError
+from medvlm.errors import ConfigError, MissingExtra, ServerError
 
 if TYPE_CHECKING:
     from requests import PreparedRequest, Response, Session
@@ -127,6 +127,10 @@ def typed_errors(server: str) -> Iterator[None]:
             file=server,
             remedy="See whether it runs and start again; what is done stays done.",
         ) from None
+    except ValueError:
+        raise ServerError(
+            "The server cannot be asked, or answers what is no HTTP.", file=server
+        ) from None
 
 
 def _refusal(server: str, status: int) -> ServerError:
@@ -165,11 +169,25 @@ def _session(process: int, thread: int) -> Session:
 
 
 def _log_in(request: PreparedRequest) -> PreparedRequest:
-    """From the environment, and from nowhere else (requests would look into ~/.netrc)."""
-    token, user = os.environ.get(TOKEN), os.environ.get(USER)
+    """From the environment, and from nowhere else (requests would look into ~/.netrc).
+
+    Raises ConfigError for what cannot be sent.
+    """
+    token, user = (os.environ.get(name, "").strip() for name in (TOKEN, USER))
+    # Of what cannot be sent, a library's error would quote the value.
+    if not (token.isascii() and token.isprintable()):
+        raise _no_log_in(TOKEN)
+    if not user.isprintable():
+        raise _no_log_in(USER)
     if token:
         request.headers["Authorization"] = f"Bearer {token}"
     elif user:
         pair = f"{user}:{os.environ.get(PASSWORD, '')}".encode()
         request.headers["Authorization"] = f"Basic {base64.b64encode(pair).decode()}"
     return request
+
+
+def _no_log_in(variable: str) -> ConfigError:
+    return ConfigError(
+        f"{variable} holds characters that cannot be sent", remedy="set it to one line of letters"
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import ipaddress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +10,7 @@ import typer
 
 from medvlm.cli.common import CheckpointName, LlmPath, PolicyFile, err, load_with_notice
 from medvlm.config.policy import PolicyConfig, site_policy
-from medvlm.config.serve import ServeConfig
+from medvlm.config.serve import ServeConfig, is_loopback
 from medvlm.errors import MissingExtra, UsageError
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ def _serve(
         return CheckpointReader(loaded, metrics, settings.seen_mb << 20)
 
     known = read_tokens(settings.tokens)
-    if not known and not _is_loopback(settings.host):
+    if not known and not is_loopback(settings.host):
         raise UsageError(
             f"at {settings.host} other machines reach the service, and there are no tokens",
             remedy="make one with `medvlm serve token NAME --tokens FILE`",
@@ -104,12 +103,3 @@ def _serve(
     if not known:
         err.print("notice: no tokens, so everybody on this machine may use it", markup=False)
     run_server(server)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

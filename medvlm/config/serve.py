@@ -5,6 +5,7 @@ Read from a YAML file; `configs/serve.yaml` shows every key. Options of the comm
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from typing import Annotated
 
@@ -31,6 +32,7 @@ class ServeConfig(Config):
         gather_ms: for so long the first question of a batch waits for others.
         draft_patience_seconds: so long a draft waits at most while there are questions.
         request_seconds: after so long a request ends without an answer.
+        upload_seconds: so long an upload may take to arrive.
         upload_mb: the longest upload; chat_mb: the longest body of a question.
         seen_mb: memory for what was seen of images, so that a second question is quicker.
     """
@@ -45,6 +47,17 @@ class ServeConfig(Config):
     gather_ms: Annotated[float, Field(ge=0, le=1000)] = 5
     draft_patience_seconds: Annotated[float, Field(ge=0, le=3600)] = 10
     request_seconds: _Seconds = 120
+    upload_seconds: _Seconds = 1800
     upload_mb: _Megabytes = 2048
     chat_mb: _Megabytes = 32
     seen_mb: Annotated[int, Field(ge=0, le=1 << 20)] = 512
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address, in brackets or not, means this machine and no other."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

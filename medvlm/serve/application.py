@@ -52,6 +52,7 @@ def make_application(service: Service) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # a redirection would repeat what the client calls this host
     )
     app.state.service = service
     guarded = [Depends(_authorised), Depends(_open)]

@@ -59,7 +59,7 @@ class Models(BaseModel):
             "description": "The answer; with `stream`, in pieces that end with `[DONE]`.",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
         },
-        **openai_errors(400, 404, 408, 413, 415, 422, 429, 504),
+        **openai_errors(400, 404, 408, 413, 415, 422, 429, 504, 507),
     },
     openapi_extra={
         "requestBody": {

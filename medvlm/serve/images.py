@@ -17,6 +17,7 @@ from medvlm.dicom.read import read_instance
 from medvlm.dicom.study import Study
 from medvlm.errors import InputNotFound, UsageError
 from medvlm.image.load import ImageInput, load_image
+from medvlm.serve.disk import disk_errors
 from medvlm.serve.problems import Refusal
 from medvlm.serve.reader import Reader
 from medvlm.serve.store import Store
@@ -67,7 +68,7 @@ def source_of(url: str) -> Sent | Uploaded:
 def load(source: Sent | Uploaded, store: Store, reader: Reader) -> tuple[ImageInput, Study | None]:
     """The image, decoded unless it was seen lately, and the study that it belongs to.
 
-    Raises InputError, UsageError.
+    Raises InputError, UsageError, StoreError.
     """
     if isinstance(source, Uploaded):
         study = store.study(source.study)
@@ -79,7 +80,8 @@ def load(source: Sent | Uploaded, store: Store, reader: Reader) -> tuple[ImageIn
         return known, None
     with store.incoming() as folder:
         path = folder / "image"
-        path.write_bytes(source.data)
+        with disk_errors("the image"):
+            path.write_bytes(source.data)
         return load_image(read_instance(Found(path, "image"))), None
 
 

@@ -9,7 +9,7 @@ from medvlm.batch.key import run_key
 from medvlm.dicom.study import Study
 from medvlm.draft.answers import Answered, Asked, ImageKey, answer_many
 from medvlm.draft.compose import draft_study
-from medvlm.errors import MedVLMError
+from medvlm.errors import MedVLMError, UsageError
 from medvlm.image.load import ImageInput
 from medvlm.model.checkpoint import Checkpoint
 from medvlm.records import Draft
@@ -17,6 +17,9 @@ from medvlm.serve.seen import SeenLately
 
 if TYPE_CHECKING:
     from medvlm.serve.metrics import Metrics
+
+
+MOST_QUESTION_TOKENS = 512
 
 
 class Reader(Protocol):
@@ -63,9 +66,22 @@ class CheckpointReader:
     def answer(self, asked: Sequence[Asked]) -> list[Answered | MedVLMError]:
         for key in {one.key for one in asked}:
             self._metrics.images.labels("yes" if self.known(key) else "no").inc()
-        out = answer_many(self.checkpoint, asked, self._seen)
+        short = [self._is_short(one.question) for one in asked]
+        taken = [one for one, fits in zip(asked, short, strict=True) if fits]
+        answers = iter(answer_many(self.checkpoint, taken, self._seen) if taken else [])
         self._metrics.seen_bytes.set(self._seen.bytes)
-        return out
+        return [next(answers) if fits else _too_long() for fits in short]
 
     def draft(self, study: Study) -> Draft:
         return draft_study(self.checkpoint, study).draft
+
+    def _is_short(self, question: str) -> bool:
+        return len(self.checkpoint.model.language.tokenize(question)) <= MOST_QUESTION_TOKENS
+
+
+def _too_long() -> UsageError:
+    return UsageError(
+        f"the question has more than {MOST_QUESTION_TOKENS} tokens",
+        remedy="ask in fewer words",
+        code="question_too_long",
+    )

@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from anyio import to_thread
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _LOADING_SECONDS = 5
 _FULL_SECONDS = 1
+_UPLOADS_RECEIVED_AT_ONCE = 8
 _UPLOADS_READ_AT_ONCE = 2
 
 
@@ -52,6 +53,7 @@ class Service:
         self._inside: Counter[str] = Counter()
         # Decoded images are large: of as many as two batches, and no more at once.
         self.decoding = asyncio.Semaphore(2 * config.batch)
+        self.receiving = asyncio.Semaphore(_UPLOADS_RECEIVED_AT_ONCE)
         self.reading = asyncio.Semaphore(_UPLOADS_READ_AT_ONCE)
 
     @property
@@ -102,7 +104,7 @@ class Service:
 
     def _loaded(self) -> Reader:
         reader = self._load(self.metrics)
-        self.drafts.resume()
+        self.drafts.resume(reader)
         return reader
 
 
@@ -130,6 +132,13 @@ async def unless_gone(request: Request, work: Awaitable[T]) -> T:
     finally:
         for task in (working, watching):
             task.cancel()
+            # What it raised, or will, is nobody's: looked at, so that asyncio does not log it.
+            task.add_done_callback(_looked_at)
+
+
+def _looked_at(task: asyncio.Future[Any]) -> None:
+    if not task.cancelled():
+        task.exception()
 
 
 def service_of(request: Request) -> Service:

@@ -6,11 +6,14 @@
     STORE/<uid>/<sha256>.dcm|.png|.jpg   each image once, under a name that says nothing
     STORE/<uid>/drafts/<key>.json        a draft, as `medvlm draft` writes it
     STORE/<uid>/drafts/<key>.failed      why there is none
-    STORE/<uid>/drafts/wanted            a draft was asked for and is not made yet
+    STORE/<uid>/drafts/wanted            a draft was asked for and is not made yet; "begun" in it:
+                                         making it was begun
 
-Each file is written in one step; `study.json` comes after the images that it lists. `<uid>` is the
-StudyInstanceUID, with the patient's pseudonym where another patient's study has it already, or a
-name made of an image's hash. Names of files are not kept.
+Each file is written in one step; `study.json` comes after the images that it lists. What a removal
+or a crash leaves is named `.incoming-*` or has no `study.json`, and goes at the next start.
+
+`<uid>` is the StudyInstanceUID, with the patient's pseudonym where another patient's study has it
+already, or a name made of an image's hash. Names of files are not kept.
 """
 
 from __future__ import annotations
@@ -20,10 +23,11 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
+from uuid import uuid4
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -33,11 +37,15 @@ from medvlm.dicom.instance import PICTURES, Instance
 from medvlm.dicom.read import Reading, read_instance
 from medvlm.dicom.study import Study, group_studies
 from medvlm.errors import InputError, InputNotFound, StoreError, Undecodable, UsageError
+from medvlm.serve.disk import disk_errors
 
 INCOMING = ".incoming-"
 STUDY, DRAFTS, WANTED, FAILED = "study.json", "drafts", "wanted", ".failed"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SUFFIXES = {"PNG": ".png", "JPEG": ".jpg"}
+_BEGUN = b"begun"
+# All that lies in a study's folder. A folder of anybody else is none of ours to sweep.
+_OWN = re.compile(rf"[0-9a-f]{{64}}\.(dcm|png|jpg)|{DRAFTS}|\.{STUDY}\.[0-9a-f]+\.partial")
 
 
 class _Listed(BaseModel):
@@ -66,8 +74,9 @@ class Store:
                 f"nothing can be kept in {folder}", remedy="choose another --store"
             ) from error
         self._writing = Lock()
-        for left in folder.glob(f"{INCOMING}*"):  # of a service that was killed
-            shutil.rmtree(left, ignore_errors=True)
+        for left in folder.iterdir():
+            if left.name.startswith(INCOMING) or _is_half(left):
+                shutil.rmtree(left, ignore_errors=True)
 
     def close(self) -> None:
         """Leaves the folder to another service."""
@@ -75,9 +84,13 @@ class Store:
 
     @contextmanager
     def incoming(self) -> Iterator[Path]:
-        """A private folder for the files of an upload, gone afterwards."""
-        with tempfile.TemporaryDirectory(prefix=INCOMING, dir=self.folder) as place:
-            yield Path(place)
+        """A private folder for the files of an upload, gone afterwards. Raises StoreError."""
+        with disk_errors("the upload"):
+            place = Path(tempfile.mkdtemp(prefix=INCOMING, dir=self.folder))
+        try:
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
 
     def add(self, study: Study) -> tuple[str, list[InputError]]:
         """Keeps a study's images and gives its name, and the errors of images that it refused.
@@ -85,30 +98,27 @@ class Store:
         Images of a study that is here already join it. Raises StoreError if the disk will not have
         them, InputError if a file went away.
         """
-        with self._writing:
-            name, known = self._place(study)
-            taken, refused = _told_apart(study.instances, known)
-            folder = self.folder / name
-            try:
+        with self.incoming() as place:
+            # Copying takes long, and others want to write, too.
+            copies = {instance.sha256: _copied(instance, place) for instance in study.instances}
+            with self._writing, disk_errors("the study"):
+                name, known = self._place(study)
+                taken, refused = _told_apart(study.instances, known)
+                folder = self.folder / name
                 folder.mkdir(mode=0o700, exist_ok=True)
                 names = dict.fromkeys(self._files(name))
-                for instance in taken:
-                    own = f"{instance.sha256}{_suffix(instance)}"
-                    if own not in names:
-                        (folder / own).unlink(missing_ok=True)  # of an upload that was cut short
-                        copy_whole(instance.path, folder / own)
-                        names[own] = None
+                for copy in (copies[instance.sha256] for instance in taken):
+                    if copy.name not in names:
+                        copy.replace(folder / copy.name)
+                        names[copy.name] = None
                 listed = _Listed(files=list(names)).model_dump_json()
                 write_whole(folder / STUDY, listed.encode(), durable=True)
                 sync_folder(self.folder)
-            except FileNotFoundError as error:
-                raise InputNotFound("The file is gone.") from error
-            except OSError as error:
-                raise StoreError(
-                    f"the study cannot be kept: {error.strerror or 'no access'}",
-                    remedy="make room in the store",
-                ) from None
         return name, refused
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a study."""
+        return bool(self._files(name))
 
     def study(self, name: str) -> Study:
         """A study that is here; its images under neutral names. Raises InputNotFound."""
@@ -128,13 +138,21 @@ class Store:
         return replace(study, name=name)
 
     def remove(self, name: str) -> None:
-        """Removes a study and its drafts. Raises InputNotFound."""
+        """Removes a study and its drafts. Raises InputNotFound, StoreError.
+
+        Once its folder has another name it is no study; what the disk does not let go is told, and
+        tried again at the next start.
+        """
+        gone = self.folder / f"{INCOMING}{uuid4().hex}"
         with self._writing:
             if not self._files(name):
                 raise InputNotFound("There is no such study.")
-            # Without its list it is no study, however much of the rest a crash leaves.
-            (self.folder / name / STUDY).unlink(missing_ok=True)
-            shutil.rmtree(self.folder / name, ignore_errors=True)
+            with disk_errors("the study", "removed", "see to the store"):
+                (self.folder / name).rename(gone)
+                sync_folder(self.folder)
+        remedy = "see to the store, and restart the service"
+        with disk_errors("all of the study", "removed", remedy):
+            shutil.rmtree(gone)
 
     def draft_key(self, name: str, fingerprint: str) -> str:
         """What tells a draft from others: the model's fingerprint and the images.
@@ -144,7 +162,11 @@ class Store:
         files = self._files(name)
         if not files:
             raise InputNotFound("There is no such study.", remedy="Upload it first.")
-        return hashlib.sha256("\n".join([fingerprint, *sorted(files)]).encode()).hexdigest()
+        return _key(fingerprint, files)
+
+    def key_of(self, study: Study, fingerprint: str) -> str:
+        """The same of a study that `study` gave: images that joined it since are not in it."""
+        return _key(fingerprint, [one.path.name for one in study.instances])
 
     def draft(self, name: str, key: str) -> bytes | None:
         """The draft by this key, if it was made."""
@@ -155,20 +177,30 @@ class Store:
         return _read(self._drafts(name) / f"{key}{FAILED}")
 
     def put_draft(self, name: str, key: str, content: bytes, *, failed: bool = False) -> None:
-        """Keeps a draft, or why it failed; nothing if the study was removed meanwhile."""
-        with self._writing:
+        """Keeps a draft, or why it failed; nothing if the study was removed meanwhile.
+
+        Raises StoreError. The draft is not wanted any more in either case.
+        """
+        with self._writing, disk_errors("the draft"):
             if not self._files(name):
                 return
             drafts = self._drafts(name)
-            write_whole(drafts / f"{key}{FAILED if failed else '.json'}", content, durable=True)
-            (drafts / (f"{key}.json" if failed else f"{key}{FAILED}")).unlink(missing_ok=True)
-            (drafts / WANTED).unlink(missing_ok=True)
+            try:
+                own = drafts / f"{key}{FAILED if failed else '.json'}"
+                write_whole(own, content, durable=True)
+                (drafts / (f"{key}.json" if failed else f"{key}{FAILED}")).unlink(missing_ok=True)
+            finally:
+                (drafts / WANTED).unlink(missing_ok=True)
 
-    def want_draft(self, name: str) -> None:
-        """Notes that a draft was asked for, so that a restart does not forget it."""
-        with self._writing:
+    def want_draft(self, name: str, *, begun: bool = False) -> None:
+        """Notes that a draft was asked for, so that a restart does not forget it; or was begun.
+
+        Raises StoreError.
+        """
+        with self._writing, disk_errors("the wish for a draft"):
             if self._files(name):
-                write_whole(self._drafts(name) / WANTED, b"", durable=True)
+                content = _BEGUN if begun else b""
+                write_whole(self._drafts(name) / WANTED, content, durable=True)
 
     def wanted(self) -> list[str]:
         """The studies whose drafts were asked for and are not made yet."""
@@ -179,6 +211,10 @@ class Store:
     def is_wanted(self, name: str) -> bool:
         """Whether the study is among them."""
         return bool(self._files(name)) and (self._drafts(name) / WANTED).exists()
+
+    def was_begun(self, name: str) -> bool:
+        """Whether the draft that is wanted was begun."""
+        return self.has(name) and _read(self._drafts(name) / WANTED) == _BEGUN
 
     def _drafts(self, name: str) -> Path:
         return self.folder / name / DRAFTS
@@ -209,6 +245,30 @@ class Store:
                 return name, list(there.instances)
         # Of two patients who share the UID in one upload, neither has the plain name.
         return (own if self._files(plain) else study.name), []
+
+
+def _copied(instance: Instance, place: Path) -> Path:
+    """The image in `place` under the name that it has in the store. Raises InputNotFound."""
+    with disk_errors("the study"):
+        try:
+            copy = place / f"{instance.sha256}{_suffix(instance)}"
+            if not copy.exists():
+                copy_whole(instance.path, copy)
+            return copy
+        except FileNotFoundError as error:
+            raise InputNotFound("The file is gone.") from error
+
+
+def _is_half(folder: Path) -> bool:
+    """Whether it is what a crash left of a study: files of ours without a list of them."""
+    with suppress(OSError):
+        names = [path.name for path in folder.iterdir()]
+        return bool(names) and all(_OWN.fullmatch(name) for name in names)
+    return False
+
+
+def _key(fingerprint: str, files: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join([fingerprint, *sorted(files)]).encode()).hexdigest()
 
 
 def _told_apart(

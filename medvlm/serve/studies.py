@@ -5,24 +5,25 @@ from __future__ import annotations
 import asyncio
 import time
 from concurrent.futures import Future
+from contextlib import AsyncExitStack
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import UploadFile
 
 from medvlm.dicom.study import Study
+from medvlm.errors import StoreError
 from medvlm.records import Draft
 from medvlm.serve.drafts import State
 from medvlm.serve.problems import Refusal, RefusedFile, problems
 from medvlm.serve.service import Service, in_thread, service_of, unless_gone
-from medvlm.serve.uploads import Part, take
+from medvlm.serve.uploads import received, take
 
-MOST_FILES = 100_000
 _POLL_SECONDS = 0.5
 _RETRY_SECONDS = 2
+_STATUS_OF_FAILURE = {"internal": 500, "died": 500, StoreError.code: 507}
 
 router = APIRouter(tags=["studies"])
 
@@ -129,14 +130,14 @@ async def upload(request: Request) -> Response:
             415, "unsupported_media_type", "An upload is multipart/form-data with files in it."
         )
     with service.inside("upload"):
-        async with request.form(max_files=MOST_FILES, max_fields=100) as form:
-            files = [one for _, one in form.multi_items() if isinstance(one, UploadFile)]
-            if not files:
-                raise Refusal(400, "no_file", "The upload has no file in it.")
-            parts = [Part(one.filename or "", one.content_type, one.file) for one in files]
+        async with AsyncExitStack() as stack:
+            async with service.receiving:
+                form = await stack.enter_async_context(
+                    received(request, service.store, service.config.upload_seconds)
+                )
             async with service.reading:
                 with service.metrics.timed("receive"):
-                    names, refused = await run_in_threadpool(take, service.store, parts)
+                    names, refused = await run_in_threadpool(take, service.store, form)
         if not names:
             told = [one.model_dump() for one in refused]
             raise Refusal(422, "no_image", "No file holds an image.", more={"refused": told})
@@ -148,7 +149,7 @@ async def upload(request: Request) -> Response:
 @router.get(
     "/v1/studies/{uid}",
     response_model=StoredStudy,
-    responses=problems(404),
+    responses=problems(404, 507),
 )
 async def study(request: Request, uid: str) -> Response:
     """A study that was uploaded."""
@@ -157,12 +158,18 @@ async def study(request: Request, uid: str) -> Response:
     return JSONResponse(stored.model_dump(mode="json"))
 
 
-@router.delete("/v1/studies/{uid}", status_code=204, responses=problems(404))
+@router.delete("/v1/studies/{uid}", status_code=204, responses=problems(404, 507))
 async def remove(request: Request, uid: str) -> Response:
     """Removes a study with its drafts."""
     service = service_of(request)
-    await in_thread(lambda: service.store.remove(uid))
-    service.drafts.forget(uid)
+
+    def removed() -> None:
+        try:
+            service.store.remove(uid)
+        finally:
+            service.drafts.forget(uid)
+
+    await in_thread(removed)
     return Response(status_code=204)
 
 
@@ -173,7 +180,7 @@ _DRAFT: dict[str, Any] = {
             "model": DraftPending,
             "description": "It is being made: come back to `Location` after `Retry-After` seconds.",
         },
-        **problems(400, 404, 422, 429),
+        **problems(400, 404, 422, 429, 507),
     },
 }
 
@@ -193,7 +200,7 @@ async def ask_for_draft(request: Request, uid: str, wait: Wait = 0) -> Response:
 async def draft(request: Request, uid: str, wait: Wait = 0) -> Response:
     """The study's draft, if it was asked for; nothing is begun."""
     service = service_of(request)
-    pending = service.drafts.pending(uid)
+    pending = await in_thread(lambda: service.drafts.pending(uid))
     if pending is not None:
         await unless_gone(request, _patiently(service, pending, wait))
     return await in_thread(lambda: _draft(service, uid))
@@ -221,7 +228,7 @@ def _draft(service: Service, uid: str) -> Response:
     failure = service.drafts.failure(uid, reader)
     if failure is None:
         raise Refusal(404, "no_draft", "No draft was asked for.", remedy="Ask for one with POST.")
-    status = 500 if failure.code == "internal" else 422
+    status = _STATUS_OF_FAILURE.get(failure.code, 422)
     raise Refusal(status, failure.code, failure.message, remedy=failure.remedy)
 
 

@@ -84,7 +84,9 @@ def add_token(path: Path, name: str) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
         with os.fdopen(descriptor, "a", encoding="ascii") as file:
-            file.write(f"{name} {_hash(token)}\n")
+            # A line that somebody wrote by hand may lack its end.
+            start = "" if path.read_bytes()[-1:] in (b"", b"\n") else "\n"
+            file.write(f"{start}{name} {_hash(token)}\n")
     except OSError as error:
         raise UsageError(
             f"the token cannot be written into {path}", remedy="choose another file"

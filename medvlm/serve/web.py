@@ -14,6 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from medvlm.config.serve import is_loopback
 from medvlm.desk.discreet import Discreet, told
 from medvlm.serve.problems import CLIENT_GONE, Refusal, as_openai_error, as_problem
 
@@ -27,7 +28,6 @@ UPLOADS, SCHEMA = "/v1/studies", "/openapi.json"
 _OPENAI = ("/v1/chat/", "/v1/models")
 _METHODS = frozenset({"GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH"})
 _OTHER = "other"
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _PORT = re.compile(r":[0-9]+$")
 _HEADERS = [
     (b"cache-control", b"no-store"),
@@ -91,7 +91,7 @@ class _Request:
         self.began = self.whole = False
         self.taken = 0
         config = service.config
-        upload = scope["path"].rstrip("/") == UPLOADS
+        upload = scope["path"] == UPLOADS
         self.most = (config.upload_mb if upload else config.chat_mb) << 20
 
     def refused(self) -> Refusal | None:
@@ -104,7 +104,7 @@ class _Request:
             return None
         # A page in a browser of this machine could reach what has no token, by its own name for it.
         host = headers.get(b"host", b"").decode("latin-1")
-        if b"origin" in headers or _PORT.sub("", host) not in LOOPBACK:
+        if b"origin" in headers or not is_loopback(_PORT.sub("", host)):
             return Refusal(403, "no_browsers", "Web pages may not call this service.")
         return None
 
