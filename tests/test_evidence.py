@@ -124,7 +124,8 @@ def test_what_is_absent_and_what_has_no_donors_is_not_measured(checkpoint: Check
     (seen,) = look_at(nowhere, [film()])
     assert measure(nowhere, [seen], [seen.probabilities], read_findings(nowhere, [seen])) == {}
     everywhere = with_points(replace(checkpoint, extras=NO_EXTRAS), present_from=0.0)
-    assert measure(everywhere, [seen], [seen.probabilities], read_findings(everywhere, [seen])) == {}
+    reads = read_findings(everywhere, [seen])
+    assert measure(everywhere, [seen], [seen.probabilities], reads) == {}
 
 
 def test_donors_speak_only_of_what_they_lack(checkpoint: Checkpoint) -> None:
@@ -170,7 +171,9 @@ def test_the_real_thing_is_not_taken_for_one_that_does_not_look(
 ) -> None:
     draft = draft_study(checkpoint, study(tmp_path, 1)).draft
     assert draft.input_check.accepted
-    monkeypatch.setattr(compose, "look_at_nothing", lambda checkpoint, seen: [item.probabilities for item in seen])
+    monkeypatch.setattr(
+        compose, "look_at_nothing", lambda _, seen: [item.probabilities for item in seen]
+    )
     assert not draft_study(checkpoint, study(tmp_path, 1)).draft.input_check.accepted
 
 

