@@ -20,7 +20,7 @@ from pydicom.uid import BasicTextSRStorage, generate_uid
 from medvlm.batch import dicomweb, web
 from medvlm.batch.dicomweb import Server, StudyOnServer, studies
 from medvlm.batch.multipart import parts
-from medvlm.errors import InputNotFound, NoPixels, ServerError, TooLarge, UsageError
+from medvlm.errors import ConfigError, InputNotFound, NoPixels, ServerError, TooLarge, UsageError
 from tests.conftest import SetLimit
 from tests.dicoms import ramp, shipped, synthetic
 from tests.hostile import film as film_bytes
@@ -29,7 +29,7 @@ from tests.orthanc import PASSWORD, Orthanc, free_port, running_orthanc
 pytest_plugins = ["tests.orthanc"]
 
 FILM, CT = "RG1_J2KR.dcm", "CT_small.dcm"
-A_FILM = film_bytes()
+FILMS = [film_bytes(SOPInstanceUID=f"1.2.3.{last}") for last in (4, 5)]
 
 
 def uid_of(name: str) -> str:
@@ -306,8 +306,12 @@ def listing(*uids: str) -> bytes:
 
 
 def of_film(*, boundary: str = "b", cut: int | None = None, files: int = 1) -> bytes:
-    part = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode() + A_FILM + b"\r\n"
-    return (part * files + f"--{boundary}--\r\n".encode())[:cut]
+    return of_files(*FILMS[:files], boundary=boundary)[:cut]
+
+
+def of_files(*files: bytes, boundary: str = "b") -> bytes:
+    head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
+    return b"".join(head + file + b"\r\n" for file in files) + f"--{boundary}--\r\n".encode()
 
 
 def test_a_busy_server_is_asked_again(log_in: None) -> None:
@@ -381,6 +385,34 @@ def test_a_server_that_knows_no_offset_is_asked_twice(log_in: None) -> None:
         assert len(list(studies(f"dicomweb+{address}"))) == 1
 
 
+def test_pages_that_say_the_same_in_another_order_end(log_in: None) -> None:
+    pages = [listing("1.2.3.4", "1.2.3.5"), listing("1.2.3.5", "1.2.3.4")] * 50
+
+    with stand_in(lambda handler: reply(handler, 200, pages.pop())) as address:
+        assert len(Server(address).instances("1.2")) == 2
+    assert len(pages) == 98
+
+
+def test_a_token_that_cannot_be_sent_is_told_without_it(
+    log_in: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[str | None] = []
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        sent.append(handler.headers["Authorization"])
+        reply(handler, 204)
+
+    with stand_in(answer) as address:
+        monkeypatch.setenv(web.TOKEN, "hunter2\n")
+        assert list(studies(f"dicomweb+{address}")) == []
+        for wrong in ("hunter2\nx", "hunter2\u20ac"):
+            monkeypatch.setenv(web.TOKEN, wrong)
+            with pytest.raises(ConfigError, match=web.TOKEN) as caught:
+                list(studies(f"dicomweb+{address}"))
+            assert "hunter2" not in told(caught.value)
+    assert sent == ["Bearer hunter2"]
+
+
 @pytest.mark.parametrize("body", [b"<html>", b'{"a": 1}', b"[1]", b"\xff"])
 def test_an_answer_that_is_no_dicom_json_is_told(log_in: None, body: bytes) -> None:
     with (
@@ -430,6 +462,7 @@ class Torn:
         Torn(b""),
         Torn(of_film(files=2), length=99_999),  # the connection breaks off
         Torn(of_film(files=1)),  # one image is missing
+        Torn(of_files(FILMS[0], FILMS[0])),  # one comes twice instead
     ],
 )
 def test_what_is_not_whole_is_never_drafted(log_in: None, tmp_path: Path, torn: Torn) -> None:
@@ -443,7 +476,7 @@ def test_a_transfer_that_broke_off_is_tried_again(log_in: None, tmp_path: Path) 
     torn = Torn(of_film(files=2, cut=700), of_film(files=2))
     with stand_in(torn) as address:
         contents = StudyOnServer(Server(address), "1.2").open(tmp_path)
-    assert [one.path.read_bytes() for one in contents.reading.instances] == [A_FILM] * 2
+    assert [one.path.read_bytes() for one in contents.reading.instances] == FILMS
 
 
 # ---- parts ----

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -26,11 +27,12 @@ from medvlm.records import Draft
 from tests.dicoms import ramp, shipped, synthetic
 from tests.exports import complaints, needs_dciodvfy
 from tests.orthanc import PASSWORD, Orthanc
-from tests.test_batch_dicomweb import reply, stand_in
+from tests.test_batch_dicomweb import listing, reply, stand_in
 
 pytest_plugins = ["tests.orthanc"]
 
 FILM = "RG1_J2KR.dcm"
+OTHER = listing("1.2.9")
 Drafted = tuple[Path, Study, Draft]
 
 
@@ -217,14 +219,31 @@ def test_a_server_that_refuses_the_report_is_told(log_in: None) -> None:
         (400, b"", "does not do it"),
         (409, duplicate, None),
         (200, taken, None),
-        (200, b"<xml/>", None),
+        (200, b"<xml/>", "does not take"),
+        (202, b"", "does not take"),
     ]:
-        with stand_in(lambda handler, s=status, b=body: reply(handler, s, b)) as address:
+
+        def answer(handler: BaseHTTPRequestHandler, s: int = status, b: bytes = body) -> None:
+            # It ignores the filter: another image of the study is listed.
+            reply(handler, s, b) if handler.command == "POST" else reply(handler, 200, OTHER)
+
+        with stand_in(answer) as address:
             if fails is None:
-                Server(address).store(b"file", "1.2.3")
+                Server(address).store(b"file", "1.2", "1.2.3")
             else:
                 with pytest.raises(ServerError, match=fails):
-                    Server(address).store(b"file", "1.2.3")
+                    Server(address).store(b"file", "1.2", "1.2.3")
+
+
+def test_an_answer_that_names_nothing_is_asked_about(log_in: None) -> None:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        body = b"<xml/>" if handler.command == "POST" else listing("1.2.9", "1.2.3")
+        reply(handler, 200, body)
+
+    with stand_in(answer) as address:
+        Server(address).store(b"file", "1.2", "1.2.3")
+        assert Server(address).has("1.2", "1.2.3")
+        assert not Server(address).has("1.2", "1.2.4")
 
 
 def test_only_what_belongs_together_is_sent(

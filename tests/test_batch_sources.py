@@ -289,6 +289,8 @@ def test_a_full_disk_is_told(memory: Any, tmp_path: Path, monkeypatch: pytest.Mo
     [
         ("s4://bucket/x", "no kind of storage"),
         ("ftp://sato:hunter2@host/x", "holds a log-in"),
+        ("ftp://sato:hunter2/x@host/x", "holds a log-in"),
+        ("zip://a::ftp://sato:hunter2@host/x", "chain"),
         ("dicomweb+ftp://host", "no address"),
         ("dicomweb+https://sato:hunter2@host", "holds a log-in"),
     ],
@@ -308,7 +310,15 @@ def test_a_storage_without_its_package_is_told(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_signature_in_a_web_address_is_not_shown() -> None:
     assert storage.shown("https://host/a.zip?sig=hunter2#x") == "https://host/a.zip"
+    assert storage.shown("abfs://box@account/a.zip?sv=1&sig=hunter2") == "abfs://box@account/a.zip"
     assert storage.shown("s3://bucket/what?.dcm") == "s3://bucket/what?.dcm"
+
+
+def test_what_is_no_log_in() -> None:
+    assert not storage._holds_log_in("abfs", "box@account.dfs.core.windows.net/a")
+    assert not storage._holds_log_in("http", "host:8080/a@b/c")
+    assert storage._holds_log_in("ftp", "sato@host/a")
+    assert storage._holds_log_in("abfs", "sato:hunter2@host/a")
 
 
 # ---- together ----

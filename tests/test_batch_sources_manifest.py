@@ -70,7 +70,7 @@ def test_rows_of_one_study_are_one_parcel(write: Write, tmp_path: Path) -> None:
         save(synthetic(ramp(), StudyInstanceUID=study), tmp_path / f"{number}.dcm")
     path = write(
         {
-            "study": ["s1", "s1", None, None, "s2", "s1"],
+            "study": ["s1", "s1", None, None, "s2", "s3"],
             "path": ["0.dcm", "1.dcm", "2.dcm", "3.dcm", "2.dcm", "3.dcm"],
         }
     )
@@ -102,6 +102,14 @@ def test_a_wrong_row_is_told_by_its_number_before_the_work(write: Write, tmp_pat
     assert count == 2
     assert [item.file for item in refused] == [f"{path}, row {n}" for n in (2, 3, 4, 5)]
     assert "hunter2" not in str(refused)
+
+
+def test_rows_of_one_study_stand_together(write: Write) -> None:
+    path = write({"path": list("abcd"), "study": ["s", "t", None, "s"]})
+    with pytest.raises(InputError, match=r"Row 4 .* elsewhere") as caught:
+        read_manifest(path)
+    assert caught.value.code == "manifest"
+    assert "Sort" in str(caught.value.remedy)
 
 
 def test_half_a_study_is_not_drafted(write: Write) -> None:
@@ -160,7 +168,7 @@ def test_a_manifest_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 def test_as_spreadsheets_write_it(tmp_path: Path) -> None:
     path = tmp_path / "night.csv"
-    path.write_bytes('\ufeffpath , study\r\n"a, b.dcm",1\r\n\r\n c ,\r\n'.encode())
+    path.write_bytes('\ufeffpath , study\r\n"a, b.dcm",1\r\n\r\n  \r\n c ,\r\n'.encode())
     assert [tuple(row) for row in rows(path)] == [(1, "a, b.dcm", "1"), (2, "c", "")]
 
 

@@ -81,7 +81,7 @@ def test_it_sees_and_says_what_pytorch_does(compiling: Path, capsys) -> None:  #
         with torch.no_grad():
             margins = [own.model.margins(theirs.sight, turns) for own in (ready, plain)]
             pieces = [own.model.language.phrases(["left lung"]) for own in (ready, plain)]
-        torch.testing.assert_close(*margins, atol=0.05, rtol=0.05)
+        torch.testing.assert_close(*margins, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(*pieces)
         said = [own.model.write(theirs.sight, turns, 6) for own in (ready, plain)]
         assert said[0] == said[1]

@@ -39,6 +39,7 @@ from tests.serving import (
 
 DICOM = "application/dicom"
 NAME = "Planted^Quentin"
+PICTURE = png(np.zeros((30, 40), dtype=np.uint8))
 
 
 @pytest.fixture
@@ -243,6 +244,15 @@ def test_an_image_must_be_named_where_there_are_several(
         service.openai().chat.completions.create(
             model="tiny", messages=question("Why?", "medvlm://study/1.2.3.4.5")
         )
+
+
+def test_a_question_of_too_many_tokens_is_refused(service: Running) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        service.openai().chat.completions.create(
+            model="tiny", messages=question("\u2603\u00e9? " * 450, data_uri(PICTURE))
+        )
+    assert refused.value.code == "question_too_long"
+    assert refused.value.param == "messages"
 
 
 def test_concurrent_questions_form_batches(service: Running) -> None:

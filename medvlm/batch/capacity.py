@@ -11,7 +11,7 @@ from pathlib import Path
 from medvlm.batch.engine import Settings
 from medvlm.errors import ConfigError, UsageError
 
-PROCESS_BYTES = 1_500_000_000  # a model, a study in work and one decoded ahead
+PROCESS_BYTES = 2_000_000_000  # a model, a study in work and one decoded ahead
 WORTH_A_PROCESS = 4  # studies, under which loading a model takes longer than it saves
 UNLIMITED = 1 << 62
 DEVICE_NAME = re.compile(r"auto|cpu|cuda(:\d+)?", re.ASCII)

@@ -1,4 +1,8 @@
-"""The language model in ONNX Runtime: the checkpoint's LoRA merged, weights in 8 bits."""
+"""The language model in ONNX Runtime, the checkpoint's LoRA merged into its weights.
+
+Twice: in float32 for passes of many tokens, which have enough to compute, and in 8 bits for passes
+of few, which mostly wait for weights: a quarter of the bytes for each token that is written.
+"""
 
 from __future__ import annotations
 
@@ -22,18 +26,23 @@ from medvlm.model.tree import additive
 Past = list[NDArray[np.float32]]
 # Beginnings of prompts, each of one image; 3 MB each with the default model.
 TRUNKS = 16
+# Tokens of a pass up to which 8 bits are quicker.
+FEW = 64
 
 
 class CompiledLanguage(Prompter):
     """Reads prompts and answers as `LanguageModel` does; it cannot learn.
 
-    `graph`: made by `llama_graph`. `table` float16 [vocabulary, D]: the embeddings.
+    `graph` and `steps`: made by `llama_graph`, in float32 and in 8 bits. `table` float16
+    [vocabulary, D]: the embeddings.
     """
 
-    def __init__(self, folder: Path, system: str | None, graph: Path, table: Tensor) -> None:
+    def __init__(
+        self, folder: Path, system: str | None, graph: Path, steps: Path, table: Tensor
+    ) -> None:
         super().__init__()
         self.folder = folder
-        self.session = open_session(graph)
+        self.session, self.steps = open_session(graph), open_session(steps)
         self.table = table
         self.width: int = table.shape[1]
         self.longest = longest(AutoConfig.from_pretrained(folder, local_files_only=True))
@@ -59,6 +68,7 @@ class CompiledLanguage(Prompter):
             sequences.mask,
             sequences.ends[:, 0] * length + sequences.ends[:, 1],
             self.unread(len(sequences.embeddings)),
+            exactly=True,
         )
         return logits[:, self.yes] - logits[:, self.no]
 
@@ -70,9 +80,20 @@ class CompiledLanguage(Prompter):
         return [np.zeros((rows, self.groups, 0, self.size), np.float32)] * (2 * self.layers)
 
     def run(
-        self, embeddings: Tensor, positions: Tensor, mask: Tensor, wanted: Tensor, past: Past
+        self,
+        embeddings: Tensor,
+        positions: Tensor,
+        mask: Tensor,
+        wanted: Tensor,
+        past: Past,
+        *,
+        exactly: bool = False,
     ) -> tuple[Tensor, Past]:
-        """One pass: the logits [N, vocabulary] at `wanted`, and all keys and values so far."""
+        """One pass: the logits [N, vocabulary] at `wanted`, and all keys and values so far.
+
+        `exactly`: in float32, however few tokens there are.
+        """
+        few = positions.numel() <= FEW and not exactly
         given = {
             "embeddings": embeddings.detach().numpy(),
             "positions": positions.numpy(),
@@ -81,7 +102,7 @@ class CompiledLanguage(Prompter):
         }
         for i in range(self.layers):
             given[f"past_key_{i}"], given[f"past_value_{i}"] = past[2 * i : 2 * i + 2]
-        logits, *kept = self.session.run(None, given)
+        logits, *kept = (self.steps if few else self.session).run(None, given)
         return torch.from_numpy(logits), kept
 
     def recall(self, trunk: Tensor) -> Past:
@@ -93,7 +114,9 @@ class CompiledLanguage(Prompter):
             mask = additive(visible, trunk.dtype)
             last = torch.tensor([length - 1])
             positions = torch.arange(length)[None]
-            _, self.known[name] = self.run(trunk[None], positions, mask, last, self.unread(1))
+            _, self.known[name] = self.run(
+                trunk[None], positions, mask, last, self.unread(1), exactly=True
+            )
         self.known.move_to_end(name)
         while len(self.known) > TRUNKS:
             self.known.popitem(last=False)

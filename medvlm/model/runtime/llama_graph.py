@@ -3,8 +3,8 @@
 Inputs: `embeddings` [B, L, D], `positions` [B, L], `mask` [B, 1, L, P + L] (added to the scores),
 `wanted` [N] (row * L + column), and for each layer `past_key_i`, `past_value_i` [B, heads, P, d].
 Outputs: `logits` [N, vocabulary] at `wanted`, and `key_i`, `value_i` [B, heads, P + L, d].
-The LoRA is part of the weights. Linear layers are stored in blocks of 8 bits
-(`medvlm.model.runtime.blocks`), norms in float32.
+The LoRA is part of the weights. Linear layers are float32, or blocks of 8 bits
+(`medvlm.model.runtime.blocks`); norms are float32.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ def longest(config: Any) -> int:
     return min(int(config.max_position_embeddings), LONGEST)
 
 
-def llama_graph(weights: Weights, config: Any) -> onnx.ModelProto:
+def llama_graph(weights: Weights, config: Any, *, eight_bits: bool = False) -> onnx.ModelProto:
     """The graph of weights by transformers' names, of a configuration that `fits`."""
-    return _Builder(weights, config).model()
+    return _Builder(weights, config, eight_bits).model()
 
 
 class _Builder:
-    def __init__(self, weights: Weights, config: Any) -> None:
-        self.weights, self.config = weights, config
+    def __init__(self, weights: Weights, config: Any, eight_bits: bool) -> None:
+        self.weights, self.config, self.eight_bits = weights, config, eight_bits
         self.heads, self.groups = config.num_attention_heads, config.num_key_value_heads
         self.size: int = getattr(config, "head_dim", None) or config.hidden_size // self.heads
         self.nodes: list[onnx.NodeProto] = []
@@ -147,6 +147,8 @@ class _Builder:
     def _linear(self, x: str, name: str, weights: Sequence[str], out: str) -> str:
         """A layer, or several that read the same, one after the other."""
         weight = np.concatenate([self.weights[own] for own in weights])
+        if not self.eight_bits:
+            return self._node("MatMul", [x, self._constant(f"{name}.weight", weight.T)], out)
         blocks = in_blocks(weight)
         return self._node(
             "MatMulNBits",

@@ -18,6 +18,7 @@ from medvlm.model.runtime.artefact import (
     FORMAT,
     LANGUAGE,
     SECOND,
+    STEPS,
     artefact_dir,
     build,
     compiled_files,
@@ -83,7 +84,8 @@ def _compiled(name: str | None, llm_path: Path | None) -> Checkpoint:
     if LANGUAGE in files:
         llm = language_model_dir(config.model.language, llm_path)
         system = config.model.language.system
-        language = CompiledLanguage(llm, system, files[LANGUAGE], embedding_table(llm))
+        table = embedding_table(llm)
+        language = CompiledLanguage(llm, system, files[LANGUAGE], files[STEPS], table)
     loaded = fill(folder, config, llm_path, language)
     _swap(loaded.model, files)
     parts = "+".join(sorted(name.removesuffix(".onnx") for name in files))
