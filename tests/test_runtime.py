@@ -96,9 +96,9 @@ def test_a_picture_that_was_read_is_remembered(compiling: Path) -> None:
     lengths: list[int] = []
     run = language.run
 
-    def spy(embeddings, *rest):  # type: ignore[no-untyped-def]
+    def spy(embeddings, *rest, **how):  # type: ignore[no-untyped-def]
         lengths.append(embeddings.shape[1])
-        return run(embeddings, *rest)
+        return run(embeddings, *rest, **how)
 
     language.run = spy
     first = ready.model.write(seen.sight, [Turn("mass?")], 4)

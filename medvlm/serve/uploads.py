@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -39,7 +40,7 @@ async def received(request: Request, store: Store, seconds: float) -> AsyncItera
         form = Form(folder, request.headers.get("content-type", ""))
         try:
             async with asyncio.timeout(seconds):
-                await _feed(form, request)
+                await _feed(form, request, time.monotonic() + seconds)
         except TimeoutError:
             raise Refusal(408, "too_slow", "The upload did not come in time.") from None
         except ClientDisconnect:
@@ -51,9 +52,12 @@ async def received(request: Request, store: Store, seconds: float) -> AsyncItera
         await run_in_threadpool(place.__exit__, None, None, None)
 
 
-async def _feed(form: Form, request: Request) -> None:
+async def _feed(form: Form, request: Request, until: float) -> None:
     held = bytearray()
     async for piece in request.stream():
+        # A piece that comes as the time ends makes `wait_for` below lose the cancellation.
+        if time.monotonic() > until:
+            raise TimeoutError
         held += piece
         if len(held) >= _PIECE:
             # Not given up half-way: the folder may go only when nothing writes into it.
