@@ -281,7 +281,7 @@ def test_a_failing_source_ends_the_run_and_its_processes(
         (8, 64e9, 8, None, 2),
         (8, 64e9, 1000, None, 8),
         (8, 64e9, None, None, 8),
-        (8, 5e9, 1000, None, 3),
+        (8, 5e9, 1000, None, 2),
         (8, 1e9, 1000, None, 1),
         (8, 64e9, 1000, 3, 3),
         (8, 64e9, 2, 3, 2),
