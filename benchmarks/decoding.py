@@ -51,7 +51,25 @@ class Runner(Protocol):
         """So many further tokens of each answer."""
 
 
-class Transformers:
+class Stepwise:
+    """Decodes greedily by `_step`, which reads ids [B, L] and leaves the next [B, 1] in `last`."""
+
+    last: Tensor
+
+    def _step(self, ids: Tensor) -> None:
+        raise NotImplementedError
+
+    @torch.inference_mode()
+    def decode(self, tokens: int) -> list[list[int]]:
+        steps = []
+        for _ in range(tokens):
+            self._step(self.last)
+            steps.append(self.last)
+        out: list[list[int]] = torch.cat(steps, dim=1).tolist()
+        return out
+
+
+class Transformers(Stepwise):
     """A model of `transformers` with its own cache, a step for each token."""
 
     def __init__(self, model: Any) -> None:
@@ -64,15 +82,6 @@ class Transformers:
         self.cache = DynamicCache(config=self.model.config)
         self._step(torch.tensor(prompts))
 
-    @torch.inference_mode()
-    def decode(self, tokens: int) -> list[list[int]]:
-        steps = []
-        for _ in range(tokens):
-            self._step(self.last)
-            steps.append(self.last)
-        out: list[list[int]] = torch.cat(steps, dim=1).tolist()
-        return out
-
     def _step(self, ids: Tensor) -> None:
         out = self.model(
             input_ids=ids, past_key_values=self.cache, use_cache=True, logits_to_keep=1
@@ -80,7 +89,7 @@ class Transformers:
         self.last = out.logits[:, -1].argmax(dim=-1, keepdim=True)
 
 
-class Passes:
+class Passes(Stepwise):
     """A language model of the product, as `medvlm.model.decoding` runs it."""
 
     def __init__(self, model: Prompter) -> None:
@@ -93,15 +102,6 @@ class Passes:
     def prefill(self, prompts: Prompts) -> None:
         self.forward, self.read = self.model.forward_pass(), 0
         self._step(torch.tensor(prompts))
-
-    @torch.inference_mode()
-    def decode(self, tokens: int) -> list[list[int]]:
-        steps = []
-        for _ in range(tokens):
-            self._step(self.last)
-            steps.append(self.last)
-        out: list[list[int]] = torch.cat(steps, dim=1).tolist()
-        return out
 
     def _step(self, ids: Tensor) -> None:
         rows, length = ids.shape

@@ -18,7 +18,7 @@ def run_key(checkpoint: Checkpoint) -> str:
     prompt version, the site's policy, and how the model is run.
     """
     parts = [__version__, checkpoint.config.model_dump_json(), checkpoint.policy.model_dump_json()]
-    return _digest([*parts, getattr(checkpoint, "runtime", "")])
+    return _digest([*parts, checkpoint.runtime])
 
 
 def draft_key(run: str, study: Study, prior: Prior | None) -> str:
