@@ -38,7 +38,7 @@ from medvlm.model.runtime.llama_graph import fits, llama_graph
 from medvlm.model.tree import additive
 
 # Raised when files made before must not be used any more.
-FORMAT = 3
+FORMAT = 4
 MANIFEST = "manifest.json"
 LANGUAGE, STEPS = "language.onnx", "language-8-bit.onnx"
 ENCODER, SECOND = "encoder.onnx", "second.onnx"

@@ -7,9 +7,11 @@ of few, which mostly wait for weights: a quarter of the bytes for each token tha
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +29,26 @@ Past = list[NDArray[np.float32]]
 # Beginnings of prompts, each of one image; 3 MB each with the default model.
 TRUNKS = 16
 # Tokens of a pass up to which 8 bits are quicker.
-FEW = 64
+FEW = 16
+
+
+class Room:
+    """Memory for keys and values that is used again.
+
+    New memory for each pass costs more than a batch's whole attention: every page is cleared first.
+    """
+
+    def __init__(self) -> None:
+        self.flat: list[NDArray[np.float32]] = []
+
+    def shaped(self, count: int, shape: tuple[int, ...]) -> Past:
+        """So many arrays of a shape, over whatever lay here; when it grows, with room to spare."""
+        size = math.prod(shape)
+        if not self.flat:
+            self.flat = [np.empty(size, np.float32) for _ in range(count)]
+        elif len(self.flat[0]) < size:
+            self.flat = [np.empty(2 * size, np.float32) for _ in range(count)]
+        return [own[:size].reshape(shape) for own in self.flat]
 
 
 class CompiledLanguage(Prompter):
@@ -47,6 +68,7 @@ class CompiledLanguage(Prompter):
         self.width: int = table.shape[1]
         self.longest = longest(AutoConfig.from_pretrained(folder, local_files_only=True))
         shapes = {item.name: item.shape for item in self.session.get_inputs()}
+        self.words: int = self.session.get_outputs()[0].shape[1]
         self.known: OrderedDict[bytes, Past] = OrderedDict()
         self.layers = sum(name.startswith("past_key_") for name in shapes)
         self.groups, self.size = shapes["past_key_0"][1], shapes["past_key_0"][3]
@@ -88,21 +110,34 @@ class CompiledLanguage(Prompter):
         past: Past,
         *,
         exactly: bool = False,
+        room: Room | None = None,
     ) -> tuple[Tensor, Past]:
         """One pass: the logits [N, vocabulary] at `wanted`, and all keys and values so far.
 
-        `exactly`: in float32, however few tokens there are.
+        `exactly`: in float32, however few tokens there are. `room`: for the keys and values, which
+        must not hold `past`; else they get one of their own.
         """
         few = positions.numel() <= FEW and not exactly
-        given = {
-            "embeddings": embeddings.detach().numpy(),
-            "positions": positions.numpy(),
-            "mask": mask.numpy(),
-            "wanted": wanted.numpy(),
-        }
-        for i in range(self.layers):
-            given[f"past_key_{i}"], given[f"past_value_{i}"] = past[2 * i : 2 * i + 2]
-        logits, *kept = (self.steps if few else self.session).run(None, given)
+        session = self.steps if few else self.session
+        logits = np.empty((len(wanted), self.words), np.float32)
+        rows, _, read, _ = past[0].shape
+        kept = (room or Room()).shaped(
+            2 * self.layers, (rows, self.groups, read + embeddings.shape[1], self.size)
+        )
+        binding = session.io_binding()
+        for name, value in (
+            ("embeddings", embeddings.detach()),
+            ("positions", positions),
+            ("mask", mask),
+            ("wanted", wanted),
+        ):
+            binding.bind_cpu_input(name, value.contiguous().numpy())
+        _bind_output(binding, "logits", logits)
+        for i, (before, after) in enumerate(zip(past, kept, strict=True)):
+            name = f"{('key', 'value')[i % 2]}_{i // 2}"
+            binding.bind_cpu_input(f"past_{name}", before)
+            _bind_output(binding, name, after)
+        session.run_with_iobinding(binding)
         return torch.from_numpy(logits), kept
 
     def recall(self, trunk: Tensor) -> Past:
@@ -129,6 +164,7 @@ class _CompiledForward:
     def __init__(self, model: CompiledLanguage) -> None:
         self.model = model
         self.past: Past | None = None
+        self.rooms = Room(), Room()
 
     def begin(self, trunk: Tensor) -> bool:
         self.past = self.model.recall(trunk)
@@ -139,5 +175,13 @@ class _CompiledForward:
     ) -> Tensor:
         past = self.past or self.model.unread(len(embeddings))
         mask = additive(visible, embeddings.dtype)
-        logits, self.past = self.model.run(embeddings, positions, mask, wanted, past)
+        self.rooms = self.rooms[::-1]  # what is read lies in the one, what is kept in the other
+        logits, self.past = self.model.run(
+            embeddings, positions, mask, wanted, past, room=self.rooms[0]
+        )
         return logits
+
+
+def _bind_output(binding: Any, name: str, array: NDArray[np.float32]) -> None:
+    """Has an output written into an array."""
+    binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
