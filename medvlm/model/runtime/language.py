@@ -184,4 +184,5 @@ class _CompiledForward:
 
 def _bind_output(binding: Any, name: str, array: NDArray[np.float32]) -> None:
     """Has an output written into an array."""
-    binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+    address = array.__array_interface__["data"][0]  # as array.ctypes.data, but at once
+    binding.bind_output(name, "cpu", 0, np.float32, array.shape, address)
