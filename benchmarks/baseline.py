@@ -50,7 +50,13 @@ class OneByOne:
         return getattr(self._model, name)
 
     def write(
-        self, sight: Sight, turns: Sequence[Turn], max_tokens: int = 40, guesses: object = ()
+        self,
+        sight: Sight,
+        turns: Sequence[Turn],
+        max_tokens: int = 40,
+        guesses: object = (),
+        *,
+        exactly: bool = True,
     ) -> list[str]:
         """Greedy answers, a call of `generate` for each, whatever was guessed."""
         return [self._write(sight, turn, max_tokens) for turn in turns]

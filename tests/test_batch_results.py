@@ -324,6 +324,25 @@ def test_of_two_parcels_with_one_study_the_second_fails(
     assert list((out.path / "quarantine").iterdir()) == []
 
 
+def test_a_draft_of_an_earlier_run_is_not_overwritten(
+    checkpoint: Checkpoint, tmp_path: Path, out: ResultFolder
+) -> None:
+    same = {"StudyInstanceUID": film(1).StudyInstanceUID, "PatientID": "ID-1"}
+    study(tmp_path / "a", 1, **same)
+    study(tmp_path / "b", 2, **same)
+    old, new = (Fetched(name, tmp_path / name, tmp_path / f"log-{name}", name) for name in "ab")
+    assert codes(draft_parcel(checkpoint, old, out)) == ["drafted"]
+    before = contents(out.path)
+    later = replace(out, run="later")
+    assert codes(draft_parcel(checkpoint, old, later)) == ["drafted"]
+    assert old.fetches == 1
+    assert codes(draft_parcel(checkpoint, new, later)) == ["study_collision"]
+    kept = contents(out.path)
+    assert {name: kept[name] for name in before if name.endswith("draft.json")} == {
+        name: text for name, text in before.items() if name.endswith("draft.json")
+    }
+
+
 def test_two_patients_share_a_uid_in_one_run(
     checkpoint: Checkpoint, tmp_path: Path, out: ResultFolder
 ) -> None:

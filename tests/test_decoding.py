@@ -152,8 +152,8 @@ def test_a_region_stands_before_its_question(tiny_language: Path) -> None:
     seen: list[Tensor] = []
     passes = language.forward_pass
 
-    def spy():  # type: ignore[no-untyped-def]
-        own = passes()
+    def spy(**how):  # type: ignore[no-untyped-def]
+        own = passes(**how)
 
         class Spy:
             begin = own.begin

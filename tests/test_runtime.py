@@ -23,6 +23,7 @@ from medvlm.model.checkpoint import CheckpointConfig, load_checkpoint, save_chec
 from medvlm.model.extras import Extras
 from medvlm.model.heads import DenseHead
 from medvlm.model.language import LanguageModel, Turn
+from medvlm.model.pictures import Sight
 from medvlm.model.runtime import artefact
 from medvlm.model.runtime.artefact import LANGUAGE, MANIFEST, artefact_dir, compiled_files
 from medvlm.model.runtime.blocks import BLOCK, from_blocks, in_blocks
@@ -110,6 +111,36 @@ def test_a_picture_that_was_read_is_remembered(compiling: Path) -> None:
     lengths.clear()
     ready.model.write(other.sight, [Turn("mass?")], 4)
     assert lengths[:2] == passes[:2]
+
+
+def test_what_a_pass_is_for_decides_its_precision(compiling: Path) -> None:
+    ready = load_ready()
+    language = ready.model.language
+    assert isinstance(language, CompiledLanguage)
+    seen = [own.sight for own in look_at(ready, [film(seed) for seed in range(3)])]
+    exact: list[bool] = []
+    run = language.run
+
+    def spy(*given, exactly: bool, **how):  # type: ignore[no-untyped-def]
+        exact.append(exactly)
+        return run(*given, exactly=exactly, **how)
+
+    language.run = spy
+    turns = [Turn("mass?"), Turn("is there an effusion on the left, and how large is it?")]
+    guesses = [[text] for text in ready.model.write(seen[0], turns, 6, exactly=True)]
+    assert all(exact)
+    exact.clear()
+    alone = [ready.model.write(seen[0], [turn], 6)[0] for turn in turns]
+    assert exact[0]
+    assert not exact[-1]
+    exact.clear()
+    assert ready.model.write(seen[0], turns, 6) == alone
+    assert exact == [True, *[False] * (len(exact) - 1)]
+    together = Sight(
+        torch.cat([own.tokens for own in seen]), torch.cat([own.local for own in seen])
+    )
+    assert ready.model.write_rows(together, [turns, [], turns[:1]], 6)[:2] == alone
+    assert ready.model.write(seen[0], turns, 6, guesses) == alone
 
 
 def test_each_image_is_read_as_it_is_alone(compiling: Path) -> None:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from threading import Thread
+from threading import Event, Semaphore, Thread
 
 import httpx2 as httpx
 import numpy as np
 import openai
 import pytest
 
+from medvlm.config.serve import ServeConfig
 from medvlm.errors import CheckpointError
 from medvlm.records import Draft
 from medvlm.serve.metrics import Metrics
 from medvlm.serve.reader import Reader
+from medvlm.serve.service import Service
 from medvlm.serve.store import Store
 from medvlm.serve.tokens import Tokens
 from tests.dicoms import ramp, save, synthetic
@@ -291,6 +294,36 @@ def test_a_client_that_went_away_is_not_worked_for(tmp_path: Path) -> None:
         first.join(30)
         ask("last", 30)
         assert model.batches == [["first"], ["last"]]
+
+
+def test_an_image_counts_until_it_is_decoded(tmp_path: Path) -> None:
+    going, opened = Semaphore(0), Event()
+
+    def load() -> int:
+        going.release()
+        opened.wait(60)
+        return 1
+
+    async def check(service: Service) -> None:
+        async def ask() -> None:
+            async with service.decoded(load):
+                pass
+
+        asked = [asyncio.ensure_future(ask()) for _ in range(2 * service.config.batch)]
+        for _ in asked:
+            await asyncio.to_thread(going.acquire)
+        assert service.decoding.locked()
+        for one in asked:
+            one.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+        assert service.decoding.locked()
+        opened.set()
+        async with asyncio.timeout(60), service.decoded(lambda: 2) as two:
+            assert two == 2
+
+    store = Store(tmp_path / "store")
+    asyncio.run(check(Service(ServeConfig(batch=2), store, Tokens({}), lambda _: Held())))
+    store.close()
 
 
 def test_a_request_has_a_time_limit(tmp_path: Path) -> None:

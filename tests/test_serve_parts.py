@@ -59,6 +59,18 @@ def test_tokens_are_kept_as_hashes(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         read_tokens(None)
 
 
+def test_no_token_is_not_everybodys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "tokens"
+    monkeypatch.delenv(VARIABLE, raising=False)
+    path.write_text("# the last one was removed\n\n")
+    with pytest.raises(ConfigError, match="no token"):
+        read_tokens(path)
+    for blank in ("", " , "):
+        monkeypatch.setenv(VARIABLE, blank)
+        with pytest.raises(ConfigError, match="no token"):
+            read_tokens(None)
+
+
 def test_references_to_images(tmp_path: Path) -> None:
     dicom = save(synthetic(ramp(8, 8)), tmp_path / "a.dcm").read_bytes()
     assert source_of(data_uri(PNG)) == Sent(PNG)
@@ -253,10 +265,12 @@ def test_a_store_outlives_what_is_cut_short(tmp_path: Path) -> None:
     (folder / "1.2.9" / "drafts" / "wanted").touch()
     (folder / "letters").mkdir()
     (folder / "letters" / "of somebody else.txt").touch()
+    (folder / "thesis" / "drafts").mkdir(parents=True)
     again = Store(folder)
     assert not (folder / ".incoming-x").exists()
     assert not (folder / "1.2.9").exists()
     assert (folder / "letters" / "of somebody else.txt").exists()
+    assert (folder / "thesis" / "drafts").exists()
     assert again.study("1.2.3").instances[0].sha256 == study.instances[0].sha256
     assert again.wanted() == ["1.2.3"]
     assert again.is_wanted("1.2.3")

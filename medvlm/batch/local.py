@@ -58,20 +58,24 @@ class LocalEngine:
 def _here(parcels: Iterator[Parcel], settings: Settings, notice: Notice) -> Iterator[list[Outcome]]:
     import torch
 
+    before = os.environ.get(DEVICE)
     os.environ[DEVICE] = devices(settings.device)[0]
-
     # Whatever the number of threads, ONNX Runtime sums alike and PyTorch does not: a study drafted
     # here is to equal one drafted in a process of its own.
     threads = torch.get_num_threads()
-    checkpoint = settings.load()
-    torch.set_num_threads(1)
     try:
+        checkpoint = settings.load()
+        torch.set_num_threads(1)
         tell_status(checkpoint.config.status, notice)
         yield from draft_parcels(
             checkpoint, parcels, settings.results, settings.retry_failed, settings.send
         )
     finally:
         torch.set_num_threads(threads)
+        if before is None:
+            del os.environ[DEVICE]
+        else:
+            os.environ[DEVICE] = before
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,8 @@ def _known(
     told: list[Told] = []
     for study, own in entry.studies:
         folder = out.path / study
-        if (draft := out.finished(folder, own)) is None:
+        draft = out.finished(folder, own)
+        if draft is None or not out.keep(folder, own):
             return None
         told.append(Told(Outcome.of_draft(folder, draft, resumed=True), folder))
     for failed in entry.failed:

@@ -51,7 +51,7 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class ResultFolder:
-    """Where a run writes. `run` names the run; studies of one run never overwrite each other."""
+    """Where a run writes. `run` names the run; no draft of one run overwrites another of it."""
 
     path: Path
     run: str = "run"
@@ -121,6 +121,11 @@ class ResultFolder:
             remedy="Give all files of the study as one input, such as one folder.",
             code="study_collision",
         )
+
+    def keep(self, folder: Path, key: str) -> bool:
+        """Claims the draft of an earlier run as this one's; False: another has the study by now."""
+        claim = [key, *lines(folder / OWNER)]
+        return self._hold(folder.name, claim) == claim
 
     def finished(self, folder: Path, key: str) -> Draft | None:
         """The draft of an earlier run with this key, if it is whole."""

@@ -63,7 +63,9 @@ Workers = Annotated[
     int | None,
     typer.Option("--workers", min=1, help="Model processes; else as many as fit the machine."),
 ]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[
+    str, typer.Option("--device", envvar="MEDVLM_DEVICE", help="auto, cpu, cuda or cuda:N.")
+]
 SendSr = Annotated[
     str | None,
     typer.Option(
@@ -225,9 +227,9 @@ def demo(
     loaded = load_with_notice(checkpoint, llm_path)
     writable(out)
     folder = out / study.name
-    shutil.rmtree(folder, ignore_errors=True)
     results = ResultFolder(out)
     with results.in_use(), err.status("drafting ..."):
+        shutil.rmtree(folder, ignore_errors=True)
         draft_parcel(loaded, StudyParcel(study), results)
     typer.echo((folder / "draft.md").read_text(encoding="utf-8"))
     image = load_image(study.instances[0])

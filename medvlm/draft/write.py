@@ -49,7 +49,8 @@ def write_sentences(
     """One sentence for each statement, in order; `given` is what else they may speak of."""
     turns = [Turn(sentence_request(s.finding, s.polarity, s.location)) for s in statements]
     guesses = [wordings(s.finding, s.polarity, s.location) for s in statements]
-    texts = checkpoint.model.write(sight, turns, LONGEST, guesses)
+    # Guessed, they take few passes of many tokens, which 8 bits would hardly make shorter.
+    texts = checkpoint.model.write(sight, turns, LONGEST, guesses, exactly=True)
     return [_written(text, own, given) for text, own in zip(texts, statements, strict=True)]
 
 

@@ -109,8 +109,8 @@ class LanguageModel(Prompter):
             margins = margins + head.bias[self.yes] - head.bias[self.no]
         return self.finish(margins.float())
 
-    def forward_pass(self) -> Forward:
-        return _TorchForward(self)
+    def forward_pass(self, *, exactly: bool = False) -> Forward:
+        return _TorchForward(self)  # always exact
 
 
 class _TorchForward:

@@ -112,8 +112,8 @@ class Prompter(nn.Module):
         """
 
     @abstractmethod
-    def forward_pass(self) -> Forward:
-        """A pass that has read nothing yet."""
+    def forward_pass(self, *, exactly: bool = False) -> Forward:
+        """A pass that has read nothing yet; `exactly`: nothing of it is rounded for speed."""
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of plain text: control tokens spelled out in it stay text."""
@@ -218,11 +218,14 @@ class Prompter(nn.Module):
         regions: Sequence[Tensor | None],
         max_tokens: int,
         guesses: Sequence[Sequence[str]] = (),
+        *,
+        exactly: bool = False,
     ) -> list[str]:
         """Greedy answers to `turns`; `visual[t]` are the pictures that turn t is about.
 
         Turns that share one list of pictures read it once. `guesses[t]`: what turn t's answer may
         be; right or wrong, the answers are the same, but those that were guessed come sooner.
+        `exactly`: in the weights' own precision, where a model writes faster in a lower one.
         """
         trunks: dict[int, int] = {}
         pictures: list[Tensor] = []
@@ -235,11 +238,15 @@ class Prompter(nn.Module):
             prompt = words if region is None else torch.cat([region.to(words), words])
             ends = [[*self.tokenize(text), *self.end] for text in (guesses[t] if guesses else ())]
             questions.append(Question(trunks[id(own)], prompt, ends))
-        ids = self._decode(pictures, questions, max_tokens)
+        ids = self._decode(pictures, questions, max_tokens, exactly)
         return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
     def _decode(
-        self, trunks: Sequence[Tensor], questions: Sequence[Question], max_tokens: int
+        self,
+        trunks: Sequence[Tensor],
+        questions: Sequence[Question],
+        max_tokens: int,
+        exactly: bool,
     ) -> list[list[int]]:
         """The answers' token ids, read in batches of trunks of like length."""
         asked: list[list[int]] = [[] for _ in trunks]
@@ -257,7 +264,7 @@ class Prompter(nn.Module):
             numbers = [i for row in rows for i in asked[row]]
             placed = [questions[i]._replace(trunk=rows.index(questions[i].trunk)) for i in numbers]
             found = decode(
-                self.forward_pass(),
+                self.forward_pass(exactly=exactly),
                 self.embed,
                 [trunks[row] for row in rows],
                 placed,

@@ -123,12 +123,14 @@ class VisionLanguageModel(nn.Module):
         turns: Sequence[Turn],
         max_tokens: int = 40,
         guesses: Sequence[Sequence[str]] = (),
+        *,
+        exactly: bool = False,
     ) -> list[str]:
         """Greedy answers to questions over the same pictures (`sight` of one row).
 
-        `guesses`: what each answer may be (`Prompter.write`).
+        `guesses`: what each answer may be; `exactly`: without rounding (`Prompter.write`).
         """
-        return self.write_rows(sight, [turns], max_tokens, guesses)
+        return self.write_rows(sight, [turns], max_tokens, guesses, exactly=exactly)
 
     def write_rows(
         self,
@@ -136,6 +138,8 @@ class VisionLanguageModel(nn.Module):
         turns: Sequence[Sequence[Turn]],
         max_tokens: int = 40,
         guesses: Sequence[Sequence[str]] = (),
+        *,
+        exactly: bool = False,
     ) -> list[str]:
         """Greedy answers to `turns[b]` over the pictures of row b, in the order of the turns."""
         flat = [turn for own in turns for turn in own]
@@ -144,7 +148,7 @@ class VisionLanguageModel(nn.Module):
         rows = zip(_segments(sight), turns, strict=True)
         pictures = [shown for shown, own in rows for _ in own]
         regions = [region for own in self._regions(sight, turns) for region in own]
-        return self.language.write(pictures, flat, regions, max_tokens, guesses)
+        return self.language.write(pictures, flat, regions, max_tokens, guesses, exactly=exactly)
 
     def _regions(self, sight: Sight, turns: Sequence[Sequence[Turn]]) -> list[list[Tensor | None]]:
         places, boxes, outlines = [], [], []

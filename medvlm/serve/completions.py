@@ -9,14 +9,16 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 
+from medvlm.dicom.study import Study
 from medvlm.draft.answers import Answered, Asked
 from medvlm.errors import MedVLMError
+from medvlm.image.load import ImageInput
 from medvlm.serve.chat import ChatRequest
 from medvlm.serve.images import load, source_of
 from medvlm.serve.problems import Refusal, openai_errors, refusal_of
 from medvlm.serve.reader import Reader
 from medvlm.serve.replies import ChatCompletion, completion, pieces
-from medvlm.serve.service import Service, in_thread, service_of, unless_gone
+from medvlm.serve.service import Service, service_of, unless_gone
 
 router = APIRouter(tags=["questions"])
 
@@ -118,16 +120,19 @@ async def model(request: Request, model: str) -> Any:
 async def _answer(service: Service, reader: Reader, asked: ChatRequest) -> Answered:
     _require(asked.model, reader)
     question, source, region = asked.question, source_of(asked.image), asked.medvlm.drawn()
-    async with service.decoding:
-        try:
-            with service.metrics.timed("decode"):
-                image, study = await in_thread(lambda: load(source, service.store, reader))
+
+    def decode() -> tuple[ImageInput, Study | None]:
+        with service.metrics.timed("decode"):
+            return load(source, service.store, reader)
+
+    try:
+        async with service.decoded(decode) as (image, study):
             about = Asked(image, question, region, study)
             return await asyncio.wrap_future(service.turns.ask(about))
-        except MedVLMError as error:
-            refusal = refusal_of(error)
-            refusal.param = "messages"
-            raise refusal from None
+    except MedVLMError as error:
+        refusal = refusal_of(error)
+        refusal.param = "messages"
+        raise refusal from None
 
 
 def _require(name: str, reader: Reader) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from anyio import to_thread
@@ -101,6 +101,24 @@ class Service:
         finally:
             self._inside[kind] -= 1
             in_hand.set(self._inside[kind])
+
+    @asynccontextmanager
+    async def decoded(self, load: Callable[[], T]) -> AsyncIterator[T]:
+        """What `load` gives, called in a thread; no more than so many at once.
+
+        Whoever stops waiting leaves a load that counts until it ends.
+        """
+        await self.decoding.acquire()
+        loading = asyncio.ensure_future(to_thread.run_sync(load))
+
+        def over(done: asyncio.Future[T]) -> None:
+            _looked_at(done)
+            self.decoding.release()
+
+        try:
+            yield await asyncio.shield(loading)
+        finally:
+            loading.add_done_callback(over)
 
     def _loaded(self) -> Reader:
         reader = self._load(self.metrics)

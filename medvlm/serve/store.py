@@ -260,10 +260,13 @@ def _copied(instance: Instance, place: Path) -> Path:
 
 
 def _is_half(folder: Path) -> bool:
-    """Whether it is what a crash left of a study: files of ours without a list of them."""
+    """Whether it is what a crash left of a study: files of ours without a list of them.
+
+    Drafts alone are no sign: anybody may have a folder of that name.
+    """
     with suppress(OSError):
-        names = [path.name for path in folder.iterdir()]
-        return bool(names) and all(_OWN.fullmatch(name) for name in names)
+        names = {path.name for path in folder.iterdir()}
+        return bool(names - {DRAFTS}) and all(_OWN.fullmatch(name) for name in names)
     return False
 
 

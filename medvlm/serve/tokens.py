@@ -50,8 +50,8 @@ class Tokens:
 def read_tokens(path: Path | None) -> Tokens:
     """The tokens of a file and of the environment.
 
-    Raises ConfigError for a file that cannot be read or holds anything else, and for a token that
-    can be guessed.
+    Raises ConfigError for a file that cannot be read or holds anything else, for a token that can
+    be guessed, and if there is none where some were meant to be: nobody's token is not everybody's.
     """
     hashes = dict(_from_file(path)) if path is not None else {}
     for number, token in enumerate(re.split(r"[\s,]+", os.environ.get(VARIABLE, "").strip()), 1):
@@ -63,6 +63,13 @@ def read_tokens(path: Path | None) -> Tokens:
                 remedy="make one with `medvlm serve token`",
             )
         hashes[f"environment-{number}"] = _hash(token)
+    if not hashes and (path is not None or VARIABLE in os.environ):
+        raise ConfigError(
+            "there is no token where tokens were asked for",
+            file=str(path or VARIABLE),
+            remedy="make one with `medvlm serve token`, or leave out the file and the variable: "
+            "then this machine alone is served",
+        )
     return Tokens(hashes)
 
 

@@ -90,7 +90,7 @@ def build(folder: Path, load: Callable[[], Checkpoint]) -> dict[str, Path]:
         raise CheckpointError(
             f"the compiled model could not be written: {error}",
             file=str(folder),
-            remedy="Set MEDVLM_CACHE to a folder that can be written, with 500 MB free, "
+            remedy="Set MEDVLM_CACHE to a folder that can be written, with 800 MB free, "
             "or MEDVLM_RUNTIME=reference to do without.",
         ) from error
     files = compiled_files(folder)

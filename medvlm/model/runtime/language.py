@@ -1,7 +1,8 @@
 """The language model in ONNX Runtime, the checkpoint's LoRA merged into its weights.
 
-Twice: in float32 for passes of many tokens, which have enough to compute, and in 8 bits for passes
-of few, which mostly wait for weights: a quarter of the bytes for each token that is written.
+Twice: in float32 for what is read and for what must be exact, and in 8 bits for the tokens of an
+answer, which mostly wait for weights: a quarter of the bytes for each one. What a pass is for
+decides, never how many tokens it has, or an answer would depend on what is asked beside it.
 """
 
 from __future__ import annotations
@@ -28,8 +29,6 @@ from medvlm.model.tree import additive
 Past = list[NDArray[np.float32]]
 # Beginnings of prompts, each of one image; 3 MB each with the default model.
 TRUNKS = 16
-# Tokens of a pass up to which 8 bits are quicker.
-FEW = 16
 
 
 class Room:
@@ -94,8 +93,8 @@ class CompiledLanguage(Prompter):
         )
         return logits[:, self.yes] - logits[:, self.no]
 
-    def forward_pass(self) -> Forward:
-        return _CompiledForward(self)
+    def forward_pass(self, *, exactly: bool = False) -> Forward:
+        return _CompiledForward(self, exactly)
 
     def unread(self, rows: int) -> Past:
         """The keys and values of rows of which nothing is read."""
@@ -109,16 +108,15 @@ class CompiledLanguage(Prompter):
         wanted: Tensor,
         past: Past,
         *,
-        exactly: bool = False,
+        exactly: bool,
         room: Room | None = None,
     ) -> tuple[Tensor, Past]:
         """One pass: the logits [N, vocabulary] at `wanted`, and all keys and values so far.
 
-        `exactly`: in float32, however few tokens there are. `room`: for the keys and values, which
-        must not hold `past`; else they get one of their own.
+        `exactly`: in float32, else in 8 bits. `room`: for the keys and values, which must not hold
+        `past`; else they get one of their own.
         """
-        few = positions.numel() <= FEW and not exactly
-        session = self.steps if few else self.session
+        session = self.session if exactly else self.steps
         logits = np.empty((len(wanted), self.words), np.float32)
         rows, _, read, _ = past[0].shape
         kept = (room or Room()).shaped(
@@ -159,11 +157,13 @@ class CompiledLanguage(Prompter):
 
 
 class _CompiledForward:
-    """A pass that keeps keys and values."""
+    """A pass that keeps keys and values. The first one reads prompts, in float32."""
 
-    def __init__(self, model: CompiledLanguage) -> None:
-        self.model = model
+    def __init__(self, model: CompiledLanguage, exactly: bool) -> None:
+        self.model, self.exactly = model, exactly
+        self.first = True
         self.past: Past | None = None
+        # What was kept last lies in the first, and the next pass writes into the second.
         self.rooms = Room(), Room()
 
     def begin(self, trunk: Tensor) -> bool:
@@ -175,10 +175,16 @@ class _CompiledForward:
     ) -> Tensor:
         past = self.past or self.model.unread(len(embeddings))
         mask = additive(visible, embeddings.dtype)
-        self.rooms = self.rooms[::-1]  # what is read lies in the one, what is kept in the other
         logits, self.past = self.model.run(
-            embeddings, positions, mask, wanted, past, room=self.rooms[0]
+            embeddings,
+            positions,
+            mask,
+            wanted,
+            past,
+            exactly=self.exactly or self.first,
+            room=self.rooms[1],
         )
+        self.rooms, self.first = self.rooms[::-1], False
         return logits
 
 
