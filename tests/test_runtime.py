@@ -225,7 +225,7 @@ def test_a_cache_that_cannot_be_written_says_what_to_do(
 
 
 def test_the_default_drafts_the_sample_as_in_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All but the wording agrees; of fifteen sentences at most three are worded otherwise."""
+    """All agrees; another CPU's order of sums may word one sentence otherwise."""
     from tests.test_default import default_or_skip
 
     plain = default_or_skip()
@@ -239,7 +239,7 @@ def test_the_default_drafts_the_sample_as_in_pytorch(monkeypatch: pytest.MonkeyP
     for one, other in zip(ours.findings, theirs.findings, strict=True):
         assert one.probability == pytest.approx(other.probability, abs=2e-4)
     same = sum(a.text == b.text for a, b in zip(ours.findings, theirs.findings, strict=True))
-    assert same >= len(ours.findings) - 3
+    assert same >= len(ours.findings) - 1
     assert ours.stability == theirs.stability
 
 
