@@ -136,7 +136,7 @@ def test_the_language_model_never_compares(
     monkeypatch.setattr(
         type(checkpoint.model),
         "write",
-        lambda self, sight, turns, max_tokens, guesses: [
+        lambda self, sight, turns, max_tokens, guesses, *, exactly: [
             f"Stable {turn.question.removeprefix('Report: ').split(',')[0]}, increased since the "
             "prior."
             for turn in turns

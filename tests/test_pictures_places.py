@@ -214,7 +214,7 @@ def test_a_draft_and_an_answer_read_several_views(
     monkeypatch.setattr(
         several.model.language,
         "write",
-        lambda visual, *rest: read.append(len(visual[0])) or write(visual, *rest),
+        lambda visual, *rest, **how: read.append(len(visual[0])) or write(visual, *rest, **how),
     )
     assert len(draft_study(several, study).draft.findings) >= 14
     assert read == [15]
