@@ -43,10 +43,9 @@ class Room:
     def shaped(self, count: int, shape: tuple[int, ...]) -> Past:
         """So many arrays of a shape, over whatever lay here; when it grows, with room to spare."""
         size = math.prod(shape)
-        if not self.flat:
-            self.flat = [np.empty(size, np.float32) for _ in range(count)]
-        elif len(self.flat[0]) < size:
-            self.flat = [np.empty(2 * size, np.float32) for _ in range(count)]
+        if not self.flat or len(self.flat[0]) < size:
+            spare = 2 if self.flat else 1
+            self.flat = [np.empty(spare * size, np.float32) for _ in range(count)]
         return [own[:size].reshape(shape) for own in self.flat]
 
 
